@@ -1,0 +1,138 @@
+"""The settings of a run, as frozen dataclasses and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graphfusion.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model: how inputs are encoded (extract), tied together (align) and combined (fuse).
+
+    `encoders` names an encoder per kind of input, for example `{"image": "linear"}`; `graph` is a preset of relations;
+    `fusion` the strategy; `attention` the mode of a message-passing layer (`gat` or `gatv2`).
+    """
+
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    graph: str = "hub"
+    fusion: str = "graph"
+    attention: str = "gat"
+    readout: str = "attention"
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    hubs: int = 4
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is fitted (optimise).
+
+    A batch holds at most `batch_size` samples, `max_nodes` nodes and `max_edges` edges; `accumulate` batches make one
+    optimiser step. `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
+    `patience` is in epochs, `time_limit` in seconds (0: none), `warmup` a share of all steps.
+    """
+
+    optimizer: str = "adamw"
+    epochs: int = 20
+    batch_size: int = 64
+    max_nodes: int = 16_384
+    max_edges: int = 262_144
+    accumulate: int = 1
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    precision: str = "no"
+    label_smoothing: float = 0.0
+    modality_dropout: float = 0.1
+    patience: int = 5
+    time_limit: float = 0.0
+    workers: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that, with the rows, determines a fit."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` gives an equal configuration back."""
+        return {
+            "model": {**dataclasses.asdict(self.model), "encoders": dict(self.model.encoders)},
+            "training": dataclasses.asdict(self.training),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> RunConfig:
+        """Read what `to_dict` wrote; an unknown key or a value of the wrong type is refused by name."""
+        for key in document:
+            if key not in ("model", "training", "seed"):
+                raise ConfigError(unknown_name("section", key, ("model", "training", "seed")))
+        flat = {**document.get("model", {}), **document.get("training", {})}
+        return cls(seed=document.get("seed", 0)).override(flat)
+
+    def override(self, settings: Mapping[str, Any]) -> RunConfig:
+        """This configuration with some settings changed, given by their flat names.
+
+        Raises:
+            ConfigError: no setting has that name, or the value is of the wrong type or out of range.
+        """
+        model, training = _checks(ModelConfig), _checks(TrainingConfig)
+        for name, value in settings.items():
+            if name not in model and name not in training:
+                raise ConfigError(unknown_name("setting", name, (*model, *training)))
+            _check_type(name, value, {**model, **training}[name])
+        return replace(
+            self,
+            model=replace(self.model, **{k: v for k, v in settings.items() if k in model}),
+            training=replace(self.training, **{k: v for k, v in settings.items() if k in training}),
+        )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"seed: expected a whole number from 0, got {self.seed!r}.")
+        for name in ("dim", "heads", "epochs", "batch_size", "max_nodes", "max_edges", "accumulate", "patience"):
+            value = getattr(self.model, name, None) or getattr(self.training, name, 0)
+            if value < 1:
+                raise ConfigError(f"{name}: expected a whole number from 1, got {value}.")
+        for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
+            value = getattr(self.model, name, None)
+            value = getattr(self.training, name) if value is None else value
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}: expected a number from 0 to below 1, got {value}.")
+        if self.model.dim % self.model.heads:
+            raise ConfigError(f"dim: expected a multiple of heads={self.model.heads}, got {self.model.dim}.")
+
+
+PRESETS: dict[str, RunConfig] = {
+    "fast": RunConfig(),
+    "accurate": RunConfig(
+        model=ModelConfig(dim=128, layers=3, heads=8),
+        training=TrainingConfig(epochs=40, lr=1e-3, patience=8),
+    ),
+}
+
+
+def _checks(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config)
+
+
+def _check_type(name: str, value: Any, expected: Any) -> None:
+    base = typing.get_origin(expected) or expected
+    allowed: tuple[type, ...] = (int, float) if base is float else (base,)
+    if isinstance(base, types.UnionType) or not isinstance(value, allowed) or (base is not bool and value is True):
+        raise ConfigError(f"{name}: expected {getattr(base, '__name__', base)}, got {value!r}.")

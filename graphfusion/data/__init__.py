@@ -1,0 +1,13 @@
+"""Rows in: tables, media, samples, splits, batches by budget, counted randomness, downloads."""
+
+from graphfusion.data.media import read_audio, read_image
+from graphfusion.data.random import counted_rng, counted_seed
+from graphfusion.data.sample import Incident, Report, Sample
+from graphfusion.data.sampler import Budget, pack, shuffled
+from graphfusion.data.split import split_rows
+from graphfusion.data.table import Table, read_table
+
+__all__ = [
+    "Budget", "Incident", "Report", "Sample", "Table", "counted_rng", "counted_seed",
+    "pack", "read_audio", "read_image", "read_table", "shuffled", "split_rows",
+]  # fmt: skip

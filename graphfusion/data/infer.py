@@ -1,0 +1,123 @@
+"""A schema from a look at the cells of a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+
+from graphfusion.data.media import read_image
+from graphfusion.data.table import Table
+from graphfusion.errors import CellError, SchemaError, unknown_name
+from graphfusion.schema import Audio, Class, Features, Image, Input, MultiLabel, Number, Schema, Tabular, Target, Text
+
+LOOK = 1000
+"""Cells of a column that are looked at."""
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+AUDIO_ENDINGS = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"}
+AUDIO_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM")
+MAX_CATEGORIES = 50
+MAX_INTEGER_CLASSES = 100
+
+
+def infer_schema(table: Table, targets: Sequence[str], columns: Mapping[str, Input | Target] | None = None) -> Schema:
+    """What each column seems to be; `columns` says otherwise for some. A column without any value is left out.
+
+    Texts with at most 50 different values in which values recur are categories; a target of whole numbers with at most
+    100 different values is a class.
+
+    Raises:
+        SchemaError: a target or a column of `columns` is not in the table, or a column is of no known kind.
+    """
+    given = dict(columns or {})
+    for name in (*targets, *given):
+        if name not in table.columns:
+            raise SchemaError(f"the table has no column of this name: {unknown_name('column', name, table.columns)}")
+    found = Schema(targets={name: _target(name, table.column(name)) for name in targets if name not in given})
+    inputs: dict[str, Input] = {}
+    for name, cells in table.columns.items():
+        if name in targets or name in given:
+            continue
+        values = [c for c in cells if c is not None][:LOOK]
+        if values:
+            inputs[name] = _input(name, values, table.root)
+    return Schema(inputs, found.targets).override(given)
+
+
+def _target(name: str, cells: Sequence[Any]) -> Target:
+    values = [c for c in cells if c is not None]
+    if not values:
+        raise SchemaError(f"target {name!r}: no row has a value.")
+    if all(isinstance(v, list | tuple | set) for v in values):
+        return MultiLabel()
+    if all(isinstance(v, float) for v in values):
+        return Number()
+    if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return Class() if len(set(values)) <= MAX_INTEGER_CLASSES else Number()
+    if all(isinstance(v, str | bool) for v in values):
+        return Class()
+    if all(isinstance(v, int | float) for v in values):
+        return Number()
+    kinds = sorted({type(v).__name__ for v in values})
+    raise SchemaError(f"target {name!r}: cannot tell a class from a number, cells are of {', '.join(kinds)}; pass columns=.")
+
+
+def _input(name: str, values: Sequence[Any], root: Path) -> Input:
+    first = values[0]
+    if isinstance(first, Mapping):
+        return _of_mapping(name, first, values, root)
+    if isinstance(first, str | os.PathLike):
+        return _of_text(values, root)
+    if isinstance(first, bytes | bytearray):
+        return Audio() if bytes(first[:4]).startswith(AUDIO_MAGIC) else _image(values, root)
+    if isinstance(first, PILImage.Image):
+        return _image(values, root)
+    if isinstance(first, bool | int | float):
+        return Tabular(values="category" if isinstance(first, bool) else "number")
+    if hasattr(first, "shape") or isinstance(first, list | tuple):
+        shape = np.shape(first)
+        is_image = len(shape) == 3 or (len(shape) == 2 and str(getattr(first, "dtype", "")).endswith("uint8"))
+        return _image(values, root) if is_image else Features()
+    raise SchemaError(f"column {name!r}: cannot tell what {type(first).__name__} cells are; pass columns= with its kind.")
+
+
+def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root: Path) -> Input:
+    if "array" in first:
+        return Audio()
+    if "values" in first:
+        return Features()
+    for key in ("bytes", "path"):
+        if first.get(key) is not None:
+            return _input(name, [first[key]], root)
+    raise SchemaError(f"column {name!r}: cannot tell what mappings with {', '.join(first)} are; pass columns= with its kind.")
+
+
+def _of_text(values: Sequence[Any], root: Path) -> Input:
+    endings = {PurePath(v).suffix.lower() for v in values}
+    if endings <= IMAGE_ENDINGS:
+        return _image(values, root)
+    if endings <= AUDIO_ENDINGS:
+        return Audio()
+    different = len(set(values))
+    if different <= MAX_CATEGORIES and different <= len(values) / 4 and all(len(str(v).split()) <= 3 for v in values):
+        return Tabular(values="category")
+    return Text()
+
+
+def _image(values: Sequence[Any], root: Path) -> Image:
+    """Size and channels from a few images; what cannot be read is left to the policy for bad cells."""
+    sides, grey = [], True
+    for value in values[:16]:
+        try:
+            pixels = read_image(value, root)
+        except CellError:
+            continue
+        sides.append(max(pixels.shape[1:]))
+        grey &= bool((pixels == pixels[:1]).all())
+    side = float(np.median(sides)) if sides else 64.0
+    size, patch = (16, 4) if side <= 20 else (32, 8) if side <= 40 else (64, 8)
+    return Image(size=size, patch=patch, channels=1 if grey and sides else 3)

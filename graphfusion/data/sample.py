@@ -1,0 +1,62 @@
+"""One row of a table, and the account of what happened to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row: input column → raw value or None (missing), target column → raw value or None (unknown).
+
+    `id` is the row's number in its table, from 0.
+    """
+
+    id: int
+    values: Mapping[str, Any]
+    targets: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One cell that could not be read, and what was done about it (`skipped` or `missing`)."""
+
+    row: int
+    column: str
+    reason: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, column {self.column!r}: {self.reason} [{self.action}]"
+
+
+@dataclass
+class Report:
+    """Account of the rows read: every row seen is ok, repaired (a cell taken as missing) or skipped."""
+
+    seen: int = 0
+    incidents: list[Incident] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> int:
+        """Rows left out."""
+        return len({i.row for i in self.incidents if i.action == "skipped"})
+
+    @property
+    def repaired(self) -> int:
+        """Rows kept with at least one unreadable cell taken as missing."""
+        rows = {i.row for i in self.incidents}
+        return len(rows) - self.skipped
+
+    @property
+    def ok(self) -> int:
+        """Rows without an incident."""
+        return self.seen - self.skipped - self.repaired
+
+    def __str__(self) -> str:
+        counts = f"{self.seen} rows seen = {self.ok} ok + {self.skipped} skipped + {self.repaired} repaired"
+        shown = "".join(f"\n  {incident}" for incident in self.incidents[:5])
+        more = f"\n  … and {len(self.incidents) - 5} more" if len(self.incidents) > 5 else ""
+        return counts + shown + more

@@ -1,0 +1,168 @@
+"""Tables in: list of mappings, pandas, CSV, Parquet → rows in order, each a mapping of Python values."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphfusion.data.sample import Sample
+from graphfusion.errors import SchemaError, TableError, unknown_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from graphfusion.schema import Schema
+
+FORMATS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length; a missing cell is None. `root` is the folder that media paths are relative to."""
+
+    columns: Mapping[str, Sequence[Any]]
+    root: Path
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The cells of one column; SchemaError if there is none of that name."""
+        if name not in self.columns:
+            raise SchemaError(f"the table has no column of this name: {unknown_name('column', name, self.columns)}")
+        return self.columns[name]
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """The table with the given rows, in the given order."""
+        return Table({name: [cells[i] for i in rows] for name, cells in self.columns.items()}, self.root)
+
+    def samples(self, schema: Schema, targets: bool = True) -> Iterator[Sample]:
+        """One `Sample` a row. An absent input column is missing in every row; an absent target column is an error.
+
+        Raises:
+            SchemaError: `targets` is set and a target column is absent, or no input column is there at all.
+        """
+        present = [name for name in schema.inputs if name in self.columns]
+        if not present:
+            raise SchemaError(
+                f"the table has none of the input columns: expected {', '.join(schema.inputs)}; "
+                f"got {', '.join(self.columns) or 'no columns'}."
+            )
+        wanted = {name: self.column(name) for name in schema.targets} if targets else {}
+        for i in range(len(self)):
+            values = {name: self.columns[name][i] if name in present else None for name in schema.inputs}
+            yield Sample(i, values, {name: cells[i] for name, cells in wanted.items()})
+
+
+def read_table(source: Any, root: str | os.PathLike[str] | None = None) -> Table:
+    """Read rows from a list of mappings, a mapping of columns, a pandas frame, a CSV or a Parquet file.
+
+    Media paths in cells are relative to `root`: by default the file's folder, or the working directory for rows in
+    memory. In CSV an empty cell is missing; so are None, NaN and NaT everywhere.
+
+    Raises:
+        TableError: the file is missing or unreadable, or rows in memory are not mappings.
+    """
+    if isinstance(source, Table):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return Table(_read_file(path), Path(root or path.parent).resolve())
+    place = Path(root or ".").resolve()
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas, without importing it
+        return Table({str(c): [_cell(v) for v in source[c].tolist()] for c in source.columns}, place)
+    if isinstance(source, Mapping):
+        lengths = {name: len(cells) for name, cells in source.items()}
+        if len(set(lengths.values())) > 1:
+            raise TableError(f"columns differ in length: {lengths}.")
+        return Table({str(name): [_cell(v) for v in cells] for name, cells in source.items()}, place)
+    if isinstance(source, Sequence):
+        return Table(_columns_of_rows(source), place)
+    raise TableError(
+        f"cannot read a table from {type(source).__name__}: expected a list of mappings, a mapping of columns, "
+        "a pandas DataFrame, or the path of a .csv or .parquet file."
+    )
+
+
+def _columns_of_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    names: dict[str, None] = {}
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise TableError(f"row {i}: expected a mapping of column → value, got {type(row).__name__}.")
+        names.update(dict.fromkeys(map(str, row)))
+    return {name: [_cell(row.get(name)) for row in rows] for name in names}
+
+
+def _read_file(path: Path) -> dict[str, Sequence[Any]]:
+    import pyarrow as pa
+
+    if path.suffix.lower() not in FORMATS:
+        raise TableError(f"{path}: expected a file ending in {' or '.join(FORMATS)}, got {path.suffix or 'no ending'}.")
+    if not path.is_file():
+        raise TableError(f"{path}: no such file (looked from {Path.cwd()}).")
+    try:
+        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+    doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
+    if doubled:
+        raise TableError(f"{path}: column {sorted(doubled)[0]!r} appears more than once; rename one of them.")
+    return {name: _arrow_cells(table[name]) for name in table.column_names}
+
+
+def _read_csv(path: Path) -> pa.Table:
+    from pyarrow import csv
+
+    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NaN", "nan", "NULL", "null"])
+    return csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    return parquet.read_table(path)
+
+
+def _arrow_cells(column: pa.ChunkedArray) -> list[Any]:
+    return [_arrow_value(scalar) for chunk in column.chunks for scalar in chunk]
+
+
+def _arrow_value(scalar: pa.Scalar) -> Any:
+    """Python value of a cell; lists of numbers become arrays, which keeps a sound from becoming a list of objects."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_struct(scalar.type):
+        return {name: _arrow_value(scalar[name]) for name in scalar}
+    if pa.types.is_list(scalar.type) or pa.types.is_large_list(scalar.type) or pa.types.is_fixed_size_list(scalar.type):
+        return _arrow_list(scalar.values)
+    return _cell(scalar.as_py())
+
+
+def _arrow_list(values: pa.Array) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return values.to_numpy(zero_copy_only=False)
+    cells = [_arrow_value(v) for v in values]
+    if cells and all(isinstance(c, np.ndarray) for c in cells) and len({c.shape for c in cells}) == 1:
+        return np.stack(cells)
+    return cells
+
+
+def _cell(value: Any) -> Any:
+    """None for every spelling of "missing", else the value; numpy scalars become Python's."""
+    if value is None:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return None if type(value).__name__ in ("NaTType", "NAType") else value

@@ -1,0 +1,73 @@
+"""The graph engine: message passing over all modalities at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from graphfusion.errors import ConfigError, unknown_name
+from graphfusion.fusion.fused_graph import FusedGraph
+from graphfusion.fusion.top_k import LearnedTopK
+from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, TopKSimilarity
+from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
+
+
+class GraphFusion(nn.Module):
+    """`layers` hetero attention layers, a readout per node type, and one vector from all readouts.
+
+    `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
+    alone (and means per type). Absent modality: 0 rows in every layer; its readout is a learned vector.
+    """
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        dim: int,
+        layers: int = 2,
+        heads: int = 4,
+        attention: str = "gat",
+        readout: str = "attention",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        types = tuple(builder.node_types)
+        if readout == "hub" and not builder.hubs:
+            raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
+        if readout not in (*READOUTS, "hub"):
+            raise ConfigError(unknown_name("readout", readout, (*READOUTS, "hub")))
+        learned = {t: r for t, r in builder.relations.items() if isinstance(r, TopKSimilarity)}
+        self.learned = tuple(learned)
+        self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())
+        options = (types, builder.edge_types, dim, heads, attention, dropout, dict.fromkeys(learned, 1))
+        self.layers = nn.ModuleList(HeteroLayer(*options) for _ in range(layers))
+        self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
+        kind = READOUTS["mean" if readout == "hub" else readout]
+        self.readouts = TypedModules({name: kind(dim, heads) for name in types})
+        self.hub = HubReadout(dim, builder.hubs) if readout == "hub" else None
+        self.join = nn.Sequential(nn.Linear(dim * len(types), 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
+        """features[type] (N, D) → `FusedGraph`."""
+        states = dict(features)
+        edges, scores = self._edges(batch, states)
+        for layer in self.layers:
+            states = layer(states, edges, scores)
+        states = {name: self.norms[name](h) for name, h in states.items()}
+        readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in states.items()}
+        if self.hub is not None:
+            unified = self.hub(states[HUB], batch.nodes[HUB].ptr)
+        else:
+            unified = self.join(torch.cat(list(readouts.values()), dim=1))
+        return FusedGraph(states, readouts, unified)
+
+    def _edges(
+        self, batch: GraphBatch, states: Mapping[str, Tensor]
+    ) -> tuple[dict[tuple[str, str, str], Tensor], dict[tuple[str, str, str], Tensor]]:
+        """The batch's edges with those of learned relations filled in, and their similarities."""
+        edges, scores = dict(batch.edges), {}
+        for edge_type, choose in zip(self.learned, self.choosers, strict=True):
+            a, _, b = edge_type
+            edges[edge_type], scores[edge_type] = choose(states[a], batch.nodes[a], states[b], batch.nodes[b])
+        return edges, scores

@@ -1,0 +1,77 @@
+"""Sets of relations by name, made for whatever node types a schema has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from graphfusion.errors import GraphError, unknown_name
+from graphfusion.graph_builder.builder import HUB
+from graphfusion.graph_builder.relations import (
+    AlignedInTime,
+    Full,
+    GridNeighbourhood,
+    Relation,
+    SequenceWindow,
+    TopKSimilarity,
+)
+from graphfusion.modalities import NodeType
+
+Layouts = Mapping[str, NodeType]
+
+
+def within(node_types: Layouts) -> list[Relation]:
+    """Each modality for itself: ±4 tokens of a sequence, 8 neighbours of a patch, all columns of a row."""
+    made: list[Relation] = []
+    for name, layout in node_types.items():
+        if layout.kind == "tabular":
+            made.append(Full(name, name))
+        else:
+            made.append(GridNeighbourhood(name) if layout.coordinates == 2 else SequenceWindow(name))
+    return made
+
+
+def hub(node_types: Layouts) -> list[Relation]:
+    """`within`, and hub nodes that every node sends to and receives from."""
+    into: list[Relation] = [Full(name, HUB) for name in node_types]
+    back: list[Relation] = [Full(HUB, name) for name in node_types]
+    return [*within(node_types), *into, *back, Full(HUB, HUB)]
+
+
+def full(node_types: Layouts) -> list[Relation]:
+    """`hub`, and every node of a modality to every node of every other."""
+    pairs = [(a, b) for a in node_types for b in node_types if a != b]
+    return [*hub(node_types), *(Full(a, b) for a, b in pairs)]
+
+
+def temporal(node_types: Layouts) -> list[Relation]:
+    """`hub`, and the nodes of two modalities that share time, where both know their seconds."""
+    timed = [name for name, layout in node_types.items() if layout.span == "seconds"]
+    return [*hub(node_types), *(AlignedInTime(a, b) for a in timed for b in timed if a != b)]
+
+
+def top_k(node_types: Layouts) -> list[Relation]:
+    """`hub`, and for each node the 8 most similar nodes of every other modality in a learned space."""
+    pairs = [(a, b) for a in node_types for b in node_types if a != b]
+    return [*hub(node_types), *(TopKSimilarity(a, b) for a, b in pairs)]
+
+
+def no_edges(node_types: Layouts) -> list[Relation]:
+    """No relation at all: the control of every claim about edges."""
+    return []
+
+
+GRAPHS: dict[str, Callable[[Layouts], list[Relation]]] = {
+    "hub": hub,
+    "full": full,
+    "temporal": temporal,
+    "top_k": top_k,
+    "within": within,
+    "none": no_edges,
+}
+
+
+def graph_preset(name: str, node_types: Layouts) -> list[Relation]:
+    """The relations of the preset `name`; GraphError if there is none of that name."""
+    if name not in GRAPHS:
+        raise GraphError(unknown_name("graph preset", name, GRAPHS))
+    return GRAPHS[name](node_types)

@@ -1,0 +1,92 @@
+"""Sound → log-mel frames, a few frames a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphfusion.data.media import FloatArray, read_audio
+from graphfusion.modalities.image import FIT_ROWS, present
+from graphfusion.modalities.tokens import NodeType, Tokens, sequence
+
+FLOOR = 1e-6
+"""Smallest mel energy; 60 dB below a full-scale tone."""
+
+
+@dataclass(frozen=True)
+class AudioModality:
+    """Values: `(n, bands, frames_per_token)` log-mel energies, standardised with the training rows' `mean` and `std`;
+    position: index; span: (start, end) in seconds. A sound without samples has no tokens."""
+
+    column: str
+    sample_rate: int = 16_000
+    bands: int = 64
+    window: float = 0.025
+    hop: float = 0.010
+    frames_per_token: int = 4
+    max_seconds: float = 30.0
+    array_rate: int = 16_000
+    mean: float = 0.0
+    std: float = 1.0
+
+    @property
+    def node_type(self) -> NodeType:
+        """Layout of the tokens."""
+        return NodeType("audio", (self.bands, self.frames_per_token), "float32", 1, "seconds")
+
+    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> AudioModality:
+        """Learn mean and deviation of the log-mel energies from (at most 256 of) the training rows."""
+        frames = [self._log_mel(self._wave(row, root)) for row in present(rows, self.column)[:FIT_ROWS]]
+        energies = np.concatenate([f.ravel() for f in frames]) if frames else np.zeros(1, np.float32)
+        if not len(energies):
+            return self
+        return replace(self, mean=float(energies.mean()), std=max(float(energies.std()), 1e-3))
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """Tokens of one sound; the last one is filled up with silence."""
+        wave = self._wave(row, root)
+        frames = (self._log_mel(wave) - np.float32(self.mean)) / np.float32(self.std)
+        count = -(-frames.shape[1] // self.frames_per_token)
+        silence = np.float32((np.log(FLOOR) - self.mean) / self.std)
+        filled = np.full((self.bands, count * self.frames_per_token), silence, np.float32)
+        filled[:, : frames.shape[1]] = frames
+        values = filled.reshape(self.bands, count, self.frames_per_token).transpose(1, 0, 2)
+        start = np.arange(count) * (self.hop * self.frames_per_token)
+        duration = len(wave) / self.sample_rate
+        end = np.minimum(np.append(start[1:], duration), duration)
+        return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1))
+
+    def _wave(self, row: Mapping[str, Any], root: Path) -> FloatArray:
+        return read_audio(row[self.column], root, self.sample_rate, self.array_rate, self.max_seconds)
+
+    def _log_mel(self, wave: FloatArray) -> FloatArray:
+        """(bands, frames) natural logarithm of mel energies (Stevens, Volkmann and Newman 1937; HTK scale)."""
+        import torch
+
+        if not len(wave):
+            return np.empty((self.bands, 0), np.float32)
+        window, hop = round(self.window * self.sample_rate), round(self.hop * self.sample_rate)
+        frames = 1 + max(0, -(-(len(wave) - window) // hop))
+        padded = torch.zeros(window + (frames - 1) * hop)
+        padded[: len(wave)] = torch.from_numpy(wave)
+        windows = padded.unfold(0, window, hop) * torch.hann_window(window)
+        power = torch.fft.rfft(windows, self._fft).abs().square() / window
+        return (power @ self._mel).clamp_min(FLOOR).log().T.numpy()
+
+    @property
+    def _fft(self) -> int:
+        return 1 << (round(self.window * self.sample_rate) - 1).bit_length()
+
+    @cached_property
+    def _mel(self) -> Any:
+        """(frequencies, bands) triangular filters."""
+        import torch
+        from transformers.audio_utils import mel_filter_bank
+
+        filters = mel_filter_bank(self._fft // 2 + 1, self.bands, 0.0, self.sample_rate / 2, self.sample_rate)
+        return torch.from_numpy(filters.astype(np.float32))

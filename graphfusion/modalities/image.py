@@ -1,0 +1,69 @@
+"""Image → square patches in a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphfusion.data.media import FloatArray, read_image
+from graphfusion.modalities.tokens import NodeType, Tokens
+
+FIT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class ImageModality:
+    """Values: patches `(n, channels, patch, patch)`, standardised with `mean` and `std` per channel of the training
+    rows; position: (row, column) in the grid; span: the patch's box in pixels of the original image."""
+
+    column: str
+    size: int = 64
+    patch: int = 8
+    channels: int = 3
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def node_type(self) -> NodeType:
+        """Layout of the tokens."""
+        return NodeType("image", (self.channels, self.patch, self.patch), "float32", 2, "pixels")
+
+    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> ImageModality:
+        """Learn mean and deviation per channel from (at most 256 of) the training rows."""
+        images = [self._pixels(row, root)[0] for row in present(rows, self.column)[:FIT_ROWS]]
+        pixels = np.stack(images) if images else np.zeros((1, self.channels, 1, 1), np.float32)
+        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+        return replace(self, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """Patches of one image, row by row."""
+        pixels, (height, width) = self._pixels(row, root)
+        pixels = (pixels - np.float32(self.mean)[:, None, None]) / np.float32(self.std)[:, None, None]
+        side, patch = self.size // self.patch, self.patch
+        grid = pixels.reshape(self.channels, side, patch, side, patch).transpose(1, 3, 0, 2, 4)
+        place = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2)
+        top_left = place[:, ::-1] * (width / side, height / side)
+        bottom_right = (place[:, ::-1] + 1) * (width / side, height / side)
+        values = np.ascontiguousarray(grid.reshape(-1, self.channels, patch, patch), dtype=np.float32)
+        return Tokens(values, place.astype(np.int64), np.concatenate([top_left, bottom_right], axis=1))
+
+    def _pixels(self, row: Mapping[str, Any], root: Path) -> tuple[FloatArray, tuple[int, int]]:
+        """The image at `size` x `size`, and its original height and width."""
+        image = read_image(row[self.column], root, self.channels)
+        height, width = image.shape[1:]
+        if (height, width) == (self.size, self.size):
+            return image, (height, width)
+        import torch
+        from torchvision.transforms.v2.functional import resize
+
+        resized = resize(torch.from_numpy(image), [self.size, self.size], antialias=True)
+        return resized.numpy(), (height, width)
+
+
+def present(rows: Sequence[Mapping[str, Any]], column: str) -> list[Mapping[str, Any]]:
+    """The rows whose cell in `column` is not missing."""
+    return [row for row in rows if row.get(column) is not None]

@@ -1,0 +1,82 @@
+"""Samples → tokenized samples, with an account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from graphfusion.data.sample import Incident, Report, Sample
+from graphfusion.errors import CellError, ConfigError, unknown_name
+from graphfusion.modalities.tokens import NodeType, TokenizedSample, Tokens
+
+POLICIES = ("error", "skip", "missing")
+
+
+class Modality(Protocol):
+    """Makes the tokens of one node type from the raw values of a row.
+
+    A modality is immutable: `fit` returns one that has learned from training rows. `tokens` is called with the columns
+    that are not missing, at least one.
+    """
+
+    @property
+    def node_type(self) -> NodeType:
+        """Layout of the tokens."""
+
+    def fit(self, rows: list[Mapping[str, Any]], root: Path) -> Modality:
+        """Learn what `tokens` needs from training rows (column → raw value or None)."""
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """Tokens of one row; CellError (MediaError) if a cell cannot be read."""
+
+
+def prepare(
+    samples: Iterable[Sample],
+    modalities: Mapping[str, Modality],
+    columns: Mapping[str, tuple[str, ...]],
+    root: Path,
+    on_error: str = "error",
+    done: Callable[[], None] = lambda: None,
+) -> tuple[list[TokenizedSample], Report]:
+    """Tokenize rows. `columns` names the columns of each node type; `done` is called after each row.
+
+    `on_error`: what a cell that cannot be read does: `error` stops, `skip` leaves the row out, `missing` takes the
+    modality as missing; the report counts both.
+    """
+    if on_error not in POLICIES:
+        raise ConfigError(unknown_name("on_error policy", on_error, POLICIES))
+    report, found = Report(), []
+    for sample in samples:
+        report.seen += 1
+        tokens, failed = _tokenize(sample, modalities, columns, root, on_error)
+        report.incidents.extend(failed)
+        if not any(incident.action == "skipped" for incident in failed):
+            found.append(TokenizedSample(sample.id, tokens, sample.targets))
+        done()
+    return found, report
+
+
+def _tokenize(
+    sample: Sample,
+    modalities: Mapping[str, Modality],
+    columns: Mapping[str, tuple[str, ...]],
+    root: Path,
+    on_error: str,
+) -> tuple[dict[str, Tokens], list[Incident]]:
+    tokens: dict[str, Tokens] = {}
+    failed: list[Incident] = []
+    for name, modality in modalities.items():
+        row = {c: sample.values[c] for c in columns[name] if sample.values.get(c) is not None}
+        try:
+            made = modality.tokens(row, root) if row else None
+        except CellError as error:
+            where = ", ".join(row)
+            if on_error == "error":
+                advice = "Pass on_error='missing' or 'skip' to go on without it."
+                raise type(error)(f"row {sample.id}, column {where!r}: {error} {advice}") from error
+            failed.append(Incident(sample.id, where, str(error), "skipped" if on_error == "skip" else "missing"))
+            continue
+        if made is not None and len(made):
+            tokens[name] = made
+    return tokens, failed

@@ -1,0 +1,82 @@
+"""Scalars of a row → one token a column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphfusion.errors import CellError
+from graphfusion.modalities.tokens import NodeType, Tokens, no_span
+
+UNSEEN = 0
+"""Category id of a value that the training rows did not have."""
+
+
+@dataclass(frozen=True)
+class TabularModality:
+    """Values `(n, 2)`: the column's number, and its standardised value or its category id (ids run over all columns
+    together, from 1). A missing cell has no token. Position: the column's number."""
+
+    columns: Mapping[str, str]
+    """Column → `number` or `category`, in order."""
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Number column → (mean, deviation) of the training rows."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Category column → known values, as text."""
+
+    @property
+    def node_type(self) -> NodeType:
+        """Layout of the tokens."""
+        return NodeType("tabular", (2,), "float32", 1, "none")
+
+    @property
+    def size(self) -> int:
+        """Number of category ids, the one for unseen values included."""
+        return 1 + sum(map(len, self.categories.values()))
+
+    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> TabularModality:
+        """Learn scales and categories from the training rows."""
+        scales, categories = {}, {}
+        for column, kind in self.columns.items():
+            cells = [row[column] for row in rows if row.get(column) is not None]
+            if kind == "category":
+                categories[column] = tuple(sorted({str(c) for c in cells}))
+            else:
+                numbers = np.array([_number(c) for c in cells] or [0.0])
+                scales[column] = (float(numbers.mean()), float(numbers.std()) or 1.0)
+        return replace(self, scales=scales, categories=categories)
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """One token for each column whose cell is not missing."""
+        offset, found = 1, []
+        for number, (column, kind) in enumerate(self.columns.items()):
+            cell = row.get(column)
+            known = self.categories.get(column, ())
+            if cell is not None:
+                value = self._category(cell, known, offset) if kind == "category" else self._scaled(cell, column)
+                found.append((number, value))
+            offset += len(known)
+        values = np.array(found, np.float32).reshape(-1, 2)
+        return Tokens(values, values[:, :1].astype(np.int64), no_span(len(values)))
+
+    def _category(self, cell: Any, known: tuple[str, ...], offset: int) -> int:
+        return offset + known.index(str(cell)) if str(cell) in known else UNSEEN
+
+    def _scaled(self, cell: Any, column: str) -> float:
+        mean, deviation = self.scales[column]
+        return (_number(cell) - mean) / deviation
+
+
+def _number(cell: Any) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        raise CellError(f"expected a number, got {str(cell)[:40]!r}.") from None
+    if not math.isfinite(value):
+        raise CellError(f"expected a finite number, got {value}.")
+    return value

@@ -1,0 +1,97 @@
+"""Text → subword tokens, with a byte-level BPE vocabulary trained on the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphfusion.errors import CellError
+from graphfusion.modalities.tokens import NodeType, Tokens, sequence
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextModality:
+    """Values: token ids `(n,)`; position: index; span: characters of the original text; attribute `entity`: the
+    lower-cased word that a token lies in. A blank text has no tokens."""
+
+    column: str
+    max_tokens: int = 128
+    vocab_size: int = 4096
+    lowercase: bool = True
+    vocabulary: str = ""
+    """The trained tokenizer as JSON; empty before `fit`."""
+
+    @property
+    def node_type(self) -> NodeType:
+        """Layout of the tokens."""
+        return NodeType("text", (), "int64", 1, "characters")
+
+    @property
+    def size(self) -> int:
+        """Number of ids that a token can have."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> TextModality:
+        """Train the vocabulary on the texts of the training rows."""
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE())
+        steps = [normalizers.NFC(), *([normalizers.Lowercase()] if self.lowercase else [])]
+        tokenizer.normalizer = normalizers.Sequence(steps)  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
+        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        trainer = trainers.BpeTrainer(
+            vocab_size=max(self.vocab_size, 256),  # 256 bytes: no text is out of the vocabulary
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        texts = (_clean(row[self.column]) for row in rows if row.get(self.column) is not None)
+        tokenizer.train_from_iterator(texts, trainer)
+        return replace(self, vocabulary=tokenizer.to_str())
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        tokenizer: Tokenizer = Tokenizer.from_str(self.vocabulary)
+        tokenizer.enable_truncation(self.max_tokens)
+        return tokenizer
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """Tokens of one text."""
+        text = _clean(row[self.column])
+        if not text.strip():
+            return Tokens.empty(self.node_type)
+        encoding = self._tokenizer.encode(text)
+        spans = np.array(encoding.offsets, np.float64).reshape(-1, 2)
+        return Tokens(
+            np.array(encoding.ids, np.int64), sequence(len(spans)), spans, {"entity": _words(text, encoding.word_ids, spans)}
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        return str(self._tokenizer.decode(list(ids)))
+
+
+def _clean(value: Any) -> str:
+    if not isinstance(value, str):
+        raise CellError(f"expected a text, got {type(value).__name__} {str(value)[:40]!r}.")
+    return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become '?', lengths stay
+
+
+def _words(text: str, word_ids: Sequence[int | None], spans: np.ndarray) -> np.ndarray:
+    """The lower-cased word that each token lies in, as an array of strings."""
+    bounds: dict[int | None, tuple[int, int]] = {}
+    for word, (start, end) in zip(word_ids, spans.astype(int).tolist(), strict=True):
+        first = bounds.get(word, (start, end))[0]
+        bounds[word] = (first, end)
+    words = {word: text[start:end].strip().lower() for word, (start, end) in bounds.items()}
+    return np.array([words[w] for w in word_ids], dtype=np.str_)

@@ -1,0 +1,88 @@
+"""Encoders, graph, fusion and tasks as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from graphfusion.config import ModelConfig
+from graphfusion.encoders import EmbeddingEncoder, make_encoder
+from graphfusion.errors import ConfigError, unknown_name
+from graphfusion.fusion import FUSIONS, FusedGraph
+from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, graph_preset
+from graphfusion.modalities import Modality
+from graphfusion.nn import TypedModules
+
+
+class FusionModel(nn.Module):
+    """extract (encoders) → align (the batch's relations) → fuse → tasks.
+
+    Args:
+        encoders: node type → module, `forward(NodeStore) -> (N, dim)`; the hub's included.
+        fusion: `forward(GraphBatch, features) -> FusedGraph`.
+        tasks: target → task.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: nn.Module, tasks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = TypedModules(encoders)
+        self.fusion = fusion
+        self.tasks = TypedModules(tasks)
+
+    def forward(self, batch: GraphBatch) -> FusedGraph:
+        """Node states, a vector per modality, one vector per sample."""
+        features = {name: encoder(batch.nodes[name]) for name, encoder in self.encoders.items()}
+        fused: FusedGraph = self.fusion(batch, features)
+        return fused
+
+    def logits(self, batch: GraphBatch) -> dict[str, Tensor]:
+        """Target → logits."""
+        fused = self(batch)
+        return {name: task(fused) for name, task in self.tasks.items()}
+
+    def loss(self, batch: GraphBatch) -> Tensor:
+        """Sum of the losses of all targets, each over the samples that have it."""
+        logits = self.logits(batch)
+        total: Tensor = sum(  # type: ignore[assignment]
+            task.loss(logits[name], batch.targets[name])  # type: ignore[operator]
+            for name, task in self.tasks.items()
+        )
+        return total
+
+
+def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> GraphBuilder:
+    """The graph builder of a configuration: its preset of relations over the layouts of fitted modalities."""
+    layouts = {name: modality.node_type for name, modality in modalities.items()}
+    relations = graph_preset(config.graph, layouts)
+    needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
+    return GraphBuilder(layouts, relations, hubs=needed)
+
+
+def make_model(
+    modalities: Mapping[str, Modality], builder: GraphBuilder, tasks: Mapping[str, nn.Module], config: ModelConfig
+) -> FusionModel:
+    """The model of a configuration, with fresh weights from torch's generator.
+
+    Raises:
+        ConfigError: an encoder, fusion strategy, attention mode or readout of that name does not exist.
+    """
+    kinds = {m.node_type.kind for m in modalities.values()}
+    for kind in config.encoders:
+        if kind not in kinds:
+            raise ConfigError(f"encoders: {unknown_name('kind of input', kind, kinds)}")
+    encoders = {name: make_encoder(m, config.dim, config.encoders) for name, m in modalities.items()}
+    if builder.hubs:
+        encoders[HUB] = EmbeddingEncoder(config.dim, size=builder.hubs)
+    if config.fusion not in FUSIONS:
+        raise ConfigError(unknown_name("fusion strategy", config.fusion, FUSIONS))
+    fusion = FUSIONS[config.fusion](
+        builder,
+        dim=config.dim,
+        layers=config.layers,
+        heads=config.heads,
+        attention=config.attention,
+        readout=config.readout,
+        dropout=config.dropout,
+    )
+    return FusionModel(encoders, fusion, tasks)

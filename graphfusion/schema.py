@@ -1,0 +1,234 @@
+"""What the columns of a table are: the modality of each input, the kind of each target.
+
+A schema only declares. What is learned from training rows (a vocabulary, means, class names) is kept by the
+modalities and tasks that learn it.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+from graphfusion.errors import SchemaError, unknown_name
+
+TABLE = "table"
+"""Node type that holds all tabular columns of a row, one node a column."""
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise SchemaError(f"{type(owner).__name__}.{name}: expected a number above 0, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words. One node per subword; a blank text is a missing modality.
+
+    `max_tokens` caps the nodes of a row, `vocab_size` the subword vocabulary trained on the training rows.
+    """
+
+    kind: ClassVar[str] = "text"
+    max_tokens: int = 128
+    vocab_size: int = 4096
+    lowercase: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_tokens", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture, resized to `size` x `size` pixels and cut into `patch` x `patch` pixels, one node per patch.
+
+    `channels`: 1 (grey) or 3 (RGB).
+    """
+
+    kind: ClassVar[str] = "image"
+    size: int = 64
+    patch: int = 8
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        _positive(self, "size", "patch")
+        if self.channels not in (1, 3):
+            raise SchemaError(f"Image.channels: expected 1 (grey) or 3 (RGB), got {self.channels!r}.")
+        if self.size % self.patch:
+            raise SchemaError(f"Image.size: expected a multiple of patch={self.patch}, got {self.size}.")
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A sound, mixed to mono, resampled to `sample_rate` Hz, as log-mel frames; one node per `frames_per_token` frames.
+
+    `window` and `hop` are the length of a frame and the step between frames in seconds; what lies beyond
+    `max_seconds` is cut. `array_rate` (Hz) is the rate of cells that are bare arrays.
+    """
+
+    kind: ClassVar[str] = "audio"
+    sample_rate: int = 16_000
+    bands: int = 64
+    window: float = 0.025
+    hop: float = 0.010
+    frames_per_token: int = 4
+    max_seconds: float = 30.0
+    array_rate: int = 16_000
+
+    def __post_init__(self) -> None:
+        _positive(self, *(f.name for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A scalar: `number` (standardised with the training rows) or `category`. One node in the node type `table`."""
+
+    kind: ClassVar[str] = "tabular"
+    values: str = "number"
+
+    def __post_init__(self) -> None:
+        if self.values not in ("number", "category"):
+            raise SchemaError(f"Tabular.values: {unknown_name('kind of value', self.values, ('number', 'category'))}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Precomputed features: a vector (one node) or a sequence `(n, width)` (n nodes).
+
+    A cell may also be a mapping with `values` and, optionally, `seconds` (n, 2) (start and end of each), `speaker`
+    (n integers) and `entity` (n words), which relations of the same names use. `width=0` is learned from the rows.
+    """
+
+    kind: ClassVar[str] = "features"
+    width: int = 0
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_tokens")
+
+
+@dataclass(frozen=True)
+class Class:
+    """Target with one of several classes; an empty `classes` is filled from the training rows, sorted."""
+
+    kind: ClassVar[str] = "class"
+    classes: tuple[str | int | bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Target with any number of labels: a list of them, or one text with labels between `separator`."""
+
+    kind: ClassVar[str] = "multi_label"
+    classes: tuple[str | int, ...] = ()
+    separator: str = "|"
+
+
+@dataclass(frozen=True)
+class Number:
+    """Target on a continuous scale."""
+
+    kind: ClassVar[str] = "number"
+
+
+Input = Text | Image | Audio | Tabular | Features
+Target = Class | MultiLabel | Number
+INPUTS: dict[str, type[Input]] = {c.kind: c for c in (Text, Image, Audio, Tabular, Features)}
+TARGETS: dict[str, type[Target]] = {c.kind: c for c in (Class, MultiLabel, Number)}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Inputs and targets of a table by column name; columns that are named in neither are not read.
+
+    Raises:
+        SchemaError: a column is both input and target, or its specification is of the wrong type.
+    """
+
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, allowed in (("inputs", Input), ("targets", Target)):
+            for name, spec in getattr(self, part).items():
+                if not isinstance(spec, typing.get_args(allowed)):
+                    expected = ", ".join(c.__name__ for c in typing.get_args(allowed))
+                    raise SchemaError(f"schema {part}, column {name!r}: expected one of {expected}, got {spec!r}.")
+        both = sorted(set(self.inputs) & set(self.targets))
+        if both:
+            raise SchemaError(f"column {both[0]!r} is an input and a target: remove it from one of them.")
+        if TABLE in self.inputs and not isinstance(self.inputs[TABLE], Tabular):
+            raise SchemaError(f"column {TABLE!r}: this name is taken by the tabular nodes; rename the column.")
+
+    @property
+    def node_types(self) -> tuple[str, ...]:
+        """Node types in the order of the columns; all tabular columns share the last one."""
+        own = tuple(name for name, spec in self.inputs.items() if not isinstance(spec, Tabular))
+        return own + ((TABLE,) if len(own) < len(self.inputs) else ())
+
+    def columns_of(self, node_type: str) -> tuple[str, ...]:
+        """Columns that make the nodes of `node_type`."""
+        if node_type == TABLE:
+            return tuple(name for name, spec in self.inputs.items() if isinstance(spec, Tabular))
+        return (node_type,)
+
+    def override(self, columns: Mapping[str, Input | Target]) -> Schema:
+        """This schema with the given columns declared anew; every other column stays as it is."""
+        inputs, targets = dict(self.inputs), dict(self.targets)
+        for name, spec in columns.items():
+            inputs.pop(name, None)
+            targets.pop(name, None)
+            if isinstance(spec, typing.get_args(Target)):
+                targets[name] = typing.cast(Target, spec)
+            else:
+                inputs[name] = typing.cast(Input, spec)
+        return replace(self, inputs=inputs, targets=targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` gives an equal schema back."""
+        return {
+            part: [{"column": name, "kind": spec.kind, **asdict(spec)} for name, spec in getattr(self, part).items()]
+            for part in ("inputs", "targets")
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Schema:
+        """Read what `to_dict` wrote; an unknown kind or option is refused by name."""
+        return cls(
+            inputs={c["column"]: _read_column(c, INPUTS) for c in document["inputs"]},
+            targets={c["column"]: _read_column(c, TARGETS) for c in document["targets"]},
+        )
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(column, what it is, its options) for printing."""
+        for role, part in (("", self.inputs), ("target: ", self.targets)):
+            for name, spec in part.items():
+                options = ", ".join(f"{key}={_short(value)}" for key, value in asdict(spec).items())
+                yield name, role + spec.kind, options
+
+    def __str__(self) -> str:
+        rows = list(self.rows())
+        wide = [max(len(row[i]) for row in rows) if rows else 0 for i in (0, 1)]
+        return "\n".join(f"{name:<{wide[0]}}  {kind:<{wide[1]}}  {options}".rstrip() for name, kind, options in rows)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple) and len(value) > 6:
+        return f"({', '.join(map(repr, value[:5]))}, … {len(value)} in all)"
+    return repr(value)
+
+
+def _read_column(document: Mapping[str, Any], kinds: Mapping[str, type]) -> Any:
+    options = dict(document)
+    name, kind = options.pop("column"), options.pop("kind")
+    if kind not in kinds:
+        raise SchemaError(f"column {name!r}: {unknown_name('kind', kind, kinds)}")
+    known = {f.name for f in fields(kinds[kind])}
+    for option in options:
+        if option not in known:
+            raise SchemaError(f"column {name!r}: {unknown_name(f'option of {kind}', option, known)}")
+    if "classes" in options:
+        options["classes"] = tuple(options["classes"])
+    return kinds[kind](**options)

@@ -1,0 +1,82 @@
+"""One of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graphfusion.errors import SchemaError, unknown_name
+from graphfusion.fusion import FusedGraph
+from graphfusion.tasks.head import head
+from graphfusion.tasks.prediction import Prediction
+
+UNKNOWN = -1
+"""Encoded target of a sample whose label is missing; it takes no part in loss or metrics."""
+
+
+class ClassificationTask(nn.Module):
+    """Cross-entropy over `classes` from the unified representation."""
+
+    primary = "accuracy"
+
+    def __init__(self, name: str, dim: int, classes: Sequence[Any], label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if len(classes) < 2:
+            raise SchemaError(f"target {name!r}: a class target needs two classes, the training rows have {list(classes)}.")
+        self.name = name
+        self.classes = tuple(classes)
+        self.index = {c: i for i, c in enumerate(self.classes)}
+        self.label_smoothing = label_smoothing
+        self.head = head(dim, len(self.classes))
+
+    def encode(self, labels: Sequence[Any]) -> Tensor:
+        """(B,) int64 index of each label, `UNKNOWN` where it is None; SchemaError for a label of no class."""
+        for label in labels:
+            if label is not None and label not in self.index:
+                raise SchemaError(
+                    f"target {self.name!r}: {unknown_name('class', label, map(str, self.classes))} The model was fitted "
+                    "without it: add rows of it to the training table, or declare the classes in the schema."
+                )
+        return torch.tensor([UNKNOWN if label is None else self.index[label] for label in labels], dtype=torch.int64)
+
+    def forward(self, fused: FusedGraph) -> Tensor:
+        """Logits (B, classes)."""
+        logits: Tensor = self.head(fused.unified)
+        return logits
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy over the samples whose label is known; 0 if there is none."""
+        known = target != UNKNOWN
+        if not known.any():
+            return logits.sum() * 0.0
+        return nn.functional.cross_entropy(logits[known], target[known], label_smoothing=self.label_smoothing)
+
+    def predict(self, logits: Tensor) -> Prediction:
+        """Most probable class of each sample."""
+        probability = logits.float().softmax(dim=1).cpu().numpy()
+        return Prediction([self.classes[i] for i in probability.argmax(axis=1)], probability)
+
+    def metrics(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
+        """accuracy, macro_f1, weighted_f1, and per_class: class → precision, recall, f1, count."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        known = (target != UNKNOWN).numpy()
+        truth, guess = target.numpy()[known], logits.argmax(dim=1).numpy()[known]
+        if not len(truth):
+            return {}
+        every = list(range(len(self.classes)))
+        scores = precision_recall_fscore_support(truth, guess, labels=every, zero_division=0.0)
+        held = scores[3] > 0  # macro: over the classes that the rows have
+        return {
+            "accuracy": float((truth == guess).mean()),
+            "macro_f1": float(scores[2][held].mean()),
+            "weighted_f1": float(np.average(scores[2], weights=scores[3])),
+            "per_class": {
+                str(c): {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
+                for c, p, r, f, n in zip(self.classes, *scores, strict=True)
+            },
+        }

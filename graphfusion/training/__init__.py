@@ -1,0 +1,7 @@
+"""The loop, its rows and optimisers, checkpoints as verified folders."""
+
+from graphfusion.training.loop import Fit, FitState, predict_logits, run_fit, score_logits, start_fit
+from graphfusion.training.optimizer import OPTIMIZERS
+from graphfusion.training.rows import Batches, Collate
+
+__all__ = ["OPTIMIZERS", "Batches", "Collate", "Fit", "FitState", "predict_logits", "run_fit", "score_logits", "start_fit"]

@@ -1,0 +1,70 @@
+"""Optimisers by name, and the learning rate over a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from graphfusion.errors import CheckpointError, ConfigError, unknown_name
+
+Groups = list[dict[str, Any]]
+OPTIMIZERS: dict[str, Callable[[Groups, float], Optimizer]] = {
+    "adamw": lambda groups, lr: AdamW(groups, lr=lr),
+    "sgd": lambda groups, lr: SGD(groups, lr=lr, momentum=0.9, nesterov=True),
+}
+
+
+def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+    """The optimiser `name`; weight decay is for matrices only, not for biases, norms and single vectors."""
+    if name not in OPTIMIZERS:
+        raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name]([g for g in groups if g["params"]], lr)
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate at `step` of `steps`: linear up over the share `warmup`, then a half cosine to 0
+    (Loshchilov and Hutter 2017, without restarts)."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors named `<parameter number>.<key>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": torch.as_tensor(value) for i, entry in state.items() for key, value in entry.items() if value is not None}
+
+
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave.
+
+    Raises:
+        CheckpointError: the state is of another model.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    parameters: Iterable[Tensor] = (p for g in optimizer.param_groups for p in g["params"])
+    for i, parameter in enumerate(parameters):
+        for key, tensor in state.get(i, {}).items():
+            if tensor.dim() and tensor.shape != parameter.shape:
+                raise CheckpointError(f"optimiser state {i}.{key}: expected {tuple(parameter.shape)}, got {tuple(tensor.shape)}.")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
