@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -91,7 +90,7 @@ class RunConfig:
         Raises:
             ConfigError: no setting has that name, or the value is of the wrong type or out of range.
         """
-        model, training = _checks(ModelConfig), _checks(TrainingConfig)
+        model, training = typing.get_type_hints(ModelConfig), typing.get_type_hints(TrainingConfig)
         for name, value in settings.items():
             if name not in model and name not in training:
                 raise ConfigError(unknown_name("setting", name, (*model, *training)))
@@ -105,15 +104,16 @@ class RunConfig:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed: expected a whole number from 0, got {self.seed!r}.")
+        values = {**vars(self.model), **vars(self.training)}
         for name in ("dim", "heads", "epochs", "batch_size", "max_nodes", "max_edges", "accumulate", "patience"):
-            value = getattr(self.model, name, None) or getattr(self.training, name, 0)
-            if value < 1:
-                raise ConfigError(f"{name}: expected a whole number from 1, got {value}.")
+            if values[name] < 1:
+                raise ConfigError(f"{name}: expected a whole number from 1, got {values[name]}.")
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
-            value = getattr(self.model, name, None)
-            value = getattr(self.training, name) if value is None else value
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name}: expected a number from 0 to below 1, got {value}.")
+            if not 0 <= values[name] < 1:
+                raise ConfigError(f"{name}: expected a number from 0 to below 1, got {values[name]}.")
+        for name in ("layers", "hubs", "weight_decay", "clip", "time_limit", "workers"):
+            if values[name] < 0:
+                raise ConfigError(f"{name}: expected a number from 0, got {values[name]}.")
         if self.model.dim % self.model.heads:
             raise ConfigError(f"dim: expected a multiple of heads={self.model.heads}, got {self.model.dim}.")
 
@@ -127,12 +127,8 @@ PRESETS: dict[str, RunConfig] = {
 }
 
 
-def _checks(config: type) -> dict[str, Any]:
-    return typing.get_type_hints(config)
-
-
 def _check_type(name: str, value: Any, expected: Any) -> None:
     base = typing.get_origin(expected) or expected
-    allowed: tuple[type, ...] = (int, float) if base is float else (base,)
-    if isinstance(base, types.UnionType) or not isinstance(value, allowed) or (base is not bool and value is True):
-        raise ConfigError(f"{name}: expected {getattr(base, '__name__', base)}, got {value!r}.")
+    allowed = (int, float) if base is float else (base,)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise ConfigError(f"{name}: expected {base.__name__}, got {value!r}.")

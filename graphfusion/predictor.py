@@ -51,7 +51,8 @@ ARTEFACT = "predictor"
 @dataclass(frozen=True)
 class Pipeline:
     """All that a fit makes: `schema` with the classes filled in, fitted modalities, scales of number targets, the
-    graph builder and the model."""
+    graph builder and the model.
+    """
 
     schema: Schema
     modalities: Mapping[str, Modality]
@@ -221,7 +222,9 @@ class FusionPredictor:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted predictor to a folder, replacing one that is there in one step."""
-        write_folder(Path(path), {**self._documents(), "weights.safetensors": to_safetensors(self.pipeline.model.state_dict())})
+        write_folder(
+            Path(path), {**self._documents(), "weights.safetensors": to_safetensors(self.pipeline.model.state_dict())}
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FusionPredictor:
@@ -380,7 +383,7 @@ def _split(table: Table, valid: Any, seed: int, root: str | os.PathLike[str] | N
 
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """torch's global generators as they were, after what runs inside."""
+    """Torch's global generators as they were, after what runs inside."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(counted_seed(seed, "fit"))

@@ -63,7 +63,9 @@ def _target(name: str, cells: Sequence[Any]) -> Target:
     if all(isinstance(v, int | float) for v in values):
         return Number()
     kinds = sorted({type(v).__name__ for v in values})
-    raise SchemaError(f"target {name!r}: cannot tell a class from a number, cells are of {', '.join(kinds)}; pass columns=.")
+    raise SchemaError(
+        f"target {name!r}: cannot tell a class from a number, cells are of {', '.join(kinds)}; pass columns=."
+    )
 
 
 def _input(name: str, values: Sequence[Any], root: Path) -> Input:
@@ -82,7 +84,9 @@ def _input(name: str, values: Sequence[Any], root: Path) -> Input:
         shape = np.shape(first)
         is_image = len(shape) == 3 or (len(shape) == 2 and str(getattr(first, "dtype", "")).endswith("uint8"))
         return _image(values, root) if is_image else Features()
-    raise SchemaError(f"column {name!r}: cannot tell what {type(first).__name__} cells are; pass columns= with its kind.")
+    raise SchemaError(
+        f"column {name!r}: cannot tell what {type(first).__name__} cells are; pass columns= with its kind."
+    )
 
 
 def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root: Path) -> Input:
@@ -93,7 +97,9 @@ def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root
     for key in ("bytes", "path"):
         if first.get(key) is not None:
             return _input(name, [first[key]], root)
-    raise SchemaError(f"column {name!r}: cannot tell what mappings with {', '.join(first)} are; pass columns= with its kind.")
+    raise SchemaError(
+        f"column {name!r}: cannot tell what mappings with {', '.join(first)} are; pass columns= with its kind."
+    )
 
 
 def _of_text(values: Sequence[Any], root: Path) -> Input:

@@ -104,10 +104,7 @@ def _image_array(cell: Any) -> FloatArray:
         array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
         raise MediaError(f"image array: expected (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4 c, got {array.shape}.")
-    if array.dtype == bool:
-        scale = 1.0
-    else:
-        scale = float(np.iinfo(array.dtype).max) if np.issubdtype(array.dtype, np.integer) else 1.0
+    scale = float(np.iinfo(array.dtype).max) if np.issubdtype(array.dtype, np.integer) else 1.0  # bool: 1
     array = array.astype(np.float32) / np.float32(scale)
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise MediaError(f"image array: expected floats in [0, 1], got {array.min():.4g} to {array.max():.4g}.")
@@ -175,7 +172,7 @@ def _resample(wave: FloatArray, source: int, target: int) -> FloatArray:
     from scipy.signal import resample_poly
 
     common = gcd(source, target)
-    return resample_poly(wave, target // common, source // common).astype(np.float32)
+    return np.asarray(resample_poly(wave, target // common, source // common), np.float32)
 
 
 def as_array(cell: Any, what: str) -> NDArray[Any]:

@@ -16,6 +16,8 @@ def split_rows(rows: int, share: float, seed: int) -> tuple[list[int], list[int]
         raise ConfigError(f"valid: expected a share between 0 and 1 or a table, got {share!r}.")
     count = round(rows * share)
     if not 0 < count < rows:
-        raise ConfigError(f"valid={share}: of {rows} rows this leaves {rows - count} to train on and {count} to validate on.")
+        raise ConfigError(
+            f"valid={share}: of {rows} rows this leaves {rows - count} to train on and {count} to validate on."
+        )
     order = counted_rng(seed, "split").permutation(rows)
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())

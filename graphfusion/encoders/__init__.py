@@ -1,5 +1,6 @@
 """Tokens → node features, small encoders trained from scratch. Contract: `forward(NodeStore) -> (N, dim)`, also for N = 0,
-and the features of a sample never depend on the samples beside it."""
+and the features of a sample never depend on the samples beside it.
+"""
 
 from __future__ import annotations
 

@@ -39,6 +39,8 @@ class PatchConvEncoder(nn.Module):
             width = min(dim, 2 * wide)
             self.shrinkers.append(convolution(wide, width, factor, stride=factor))
         self.last = convolution(width, dim, 3, padding=1)
+        for layer in (*self.mixers, *self.shrinkers, self.last):
+            _keep_variance(layer)
         self.position = PositionEncoding(dim)
         self.norm = nn.LayerNorm(dim)
 
@@ -46,7 +48,7 @@ class PatchConvEncoder(nn.Module):
         """See the class."""
         values = nodes.values
         if not len(nodes):
-            return self.norm(values.new_zeros(0, self.norm.normalized_shape[0]))
+            return values.new_zeros(0, self.norm.normalized_shape[0])
         owner = torch.unique_consecutive(nodes.sample, return_inverse=True)[1]
         place = (owner, *nodes.position.unbind(1))
         x, mask = self._lay(values, place)
@@ -70,6 +72,14 @@ class PatchConvEncoder(nn.Module):
         else:  # (B, R, K, C, p, p) → (B, C, R·p, K·p)
             canvas = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
         return canvas, mask[:, None]
+
+
+def _keep_variance(layer: nn.Module) -> None:
+    """He et al. 2015: with torch's default, a few layers deep the biases drown what depends on the input."""
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
 
 
 def _grown(mask: Tensor, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Fusion strategies by name, one file each. Contract: made from (builder, dim, layers, heads, attention, readout,
-dropout); `forward(GraphBatch, features) -> FusedGraph`."""
+dropout); `forward(GraphBatch, features) -> FusedGraph`.
+"""
 
 from graphfusion.fusion.concat import ConcatFusion
 from graphfusion.fusion.fused_graph import FusedGraph

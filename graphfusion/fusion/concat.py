@@ -14,7 +14,8 @@ from graphfusion.nn import READOUTS, TypedModules
 
 class ConcatFusion(nn.Module):
     """A readout per node type straight from the encoders, joined by `layers` hidden layers (feature fusion by concat
-    and linear). Edges are not looked at. Absent modality: its readout is a learned vector."""
+    and linear). Edges are not looked at. Absent modality: its readout is a learned vector.
+    """
 
     def __init__(
         self,

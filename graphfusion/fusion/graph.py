@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion.fused_graph import FusedGraph
 from graphfusion.fusion.top_k import LearnedTopK
-from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, TopKSimilarity
+from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
 from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
 
 
@@ -46,7 +46,7 @@ class GraphFusion(nn.Module):
         kind = READOUTS["mean" if readout == "hub" else readout]
         self.readouts = TypedModules({name: kind(dim, heads) for name in types})
         self.hub = HubReadout(dim, builder.hubs) if readout == "hub" else None
-        self.join = nn.Sequential(nn.Linear(dim * len(types), 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.join = nn.Sequential(nn.Linear(dim * len(types), 8 * dim), nn.GELU(), nn.Linear(8 * dim, dim))
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
@@ -64,7 +64,7 @@ class GraphFusion(nn.Module):
 
     def _edges(
         self, batch: GraphBatch, states: Mapping[str, Tensor]
-    ) -> tuple[dict[tuple[str, str, str], Tensor], dict[tuple[str, str, str], Tensor]]:
+    ) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Tensor]]:
         """The batch's edges with those of learned relations filled in, and their similarities."""
         edges, scores = dict(batch.edges), {}
         for edge_type, choose in zip(self.learned, self.choosers, strict=True):

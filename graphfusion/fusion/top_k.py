@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.graph_builder import NodeStore, TopKSimilarity
-from graphfusion.nn.segment import segment_of_row
+from graphfusion.graph_builder.batch import owner_of_row
 
 
 class LearnedTopK(nn.Module):
@@ -29,7 +29,7 @@ class LearnedTopK(nn.Module):
         query = nn.functional.normalize(self.query(y), dim=1)
         count = source.ptr.diff()
         longest = int(count.max()) if len(count) else 0
-        sample = segment_of_row(target.ptr, len(y))
+        sample = owner_of_row(target.ptr, len(y))
         if not len(y) or not longest:
             return torch.empty(2, 0, dtype=torch.int64, device=x.device), x.new_empty(0, 1)
         candidate = source.ptr[sample][:, None] + torch.arange(longest, device=x.device)  # (M, longest)

@@ -18,6 +18,11 @@ EdgeType = tuple[str, str, str]
 """(source node type, relation, target node type)."""
 
 
+def owner_of_row(ptr: Tensor, rows: int) -> Tensor:
+    """(rows,) sample that owns each row, from ptr (B + 1,)."""
+    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr.diff(), output_size=rows)
+
+
 @dataclass(frozen=True)
 class NodeStore:
     """All nodes of one type: sample `b` owns rows `ptr[b]` to `ptr[b + 1]`.
@@ -36,8 +41,7 @@ class NodeStore:
     @property
     def sample(self) -> Tensor:
         """(N,) sample of each node."""
-        samples = torch.arange(len(self.ptr) - 1, device=self.ptr.device)
-        return torch.repeat_interleave(samples, self.ptr.diff(), output_size=len(self))
+        return owner_of_row(self.ptr, len(self))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> NodeStore:
         """The same nodes on another device."""
@@ -153,7 +157,9 @@ def _check_nodes(name: str, store: NodeStore, samples: int) -> None:
     if store.ptr.device.type == "cpu":
         ends = (int(store.ptr[0]), int(store.ptr[-1]))
         if ends != (0, len(store)) or bool((store.ptr.diff() < 0).any()):
-            raise GraphError(f"node type {name!r}: ptr must ascend from 0 to {len(store)}, got {store.ptr.tolist()[:8]}…")
+            raise GraphError(
+                f"node type {name!r}: ptr must ascend from 0 to {len(store)}, got {store.ptr.tolist()[:8]}…"
+            )
 
 
 def _check_edges(edge_type: EdgeType, edges: Tensor, nodes: Mapping[str, NodeStore]) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def to_pyg(batch: GraphBatch) -> HeteroData:
     """All of a batch as `HeteroData`: per node type `x`, `ptr`, `batch`, `position`, `span`; per edge type
-    `edge_index`; graph attributes `ids` and `target_<name>`. Absent types stay, with 0 rows."""
+    `edge_index`; graph attributes `ids` and `target_<name>`. Absent types stay, with 0 rows.
+    """
     from torch_geometric.data import HeteroData
 
     data = HeteroData()
@@ -82,7 +83,8 @@ def _sorted(edges: torch.Tensor) -> torch.Tensor:
 
 def to_networkx(batch: GraphBatch, sample: int = 0) -> nx.MultiDiGraph:
     """One sample as a `MultiDiGraph`: nodes (type, index in the sample) with `type`, `position` and `span`; edges keyed
-    by relation name."""
+    by relation name.
+    """
     import networkx as nx
 
     if not 0 <= sample < len(batch):
@@ -103,7 +105,8 @@ def to_networkx(batch: GraphBatch, sample: int = 0) -> nx.MultiDiGraph:
 
 def draw(batch: GraphBatch, path: str | os.PathLike[str], sample: int = 0, title: str = "") -> None:
     """Draw one sample's graph to a picture file (the ending decides the format): each node type a block, sequences as
-    columns, grids as grids; one colour a relation."""
+    columns, grids as grids; one colour a relation.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 

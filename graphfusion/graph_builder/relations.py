@@ -8,6 +8,7 @@ samples. Those with `learned = True` choose their edges inside the model, from n
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -76,7 +77,8 @@ class SequenceWindow:
 @dataclass(frozen=True)
 class GridNeighbourhood:
     """Neighbours in a grid: j → i, j ≠ i, with |Δrow| ≤ radius and |Δcolumn| ≤ radius (`corners`), or
-    |Δrow| + |Δcolumn| ≤ radius (without). Holes in the grid are allowed."""
+    |Δrow| + |Δcolumn| ≤ radius (without). Holes in the grid are allowed.
+    """
 
     node_type: str
     radius: int = 1
@@ -93,7 +95,9 @@ class GridNeighbourhood:
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
         if target.position.shape[1] != 2:
-            raise GraphError(f"relation {self.name!r} needs (row, column) positions; {self.node_type!r} nodes have none.")
+            raise GraphError(
+                f"relation {self.name!r} needs (row, column) positions; {self.node_type!r} nodes have none."
+            )
         if not len(target):
             return _none()
         step = np.arange(-self.radius, self.radius + 1)
@@ -143,7 +147,8 @@ class SelfLoops:
 @dataclass(frozen=True)
 class TimeWindow:
     """j → i when the middles of their spans lie at most `seconds` apart (to the microsecond, bounds included); within
-    one node type, j ≠ i. Both need spans in seconds."""
+    one node type, j ≠ i. Both need spans in seconds.
+    """
 
     source: str
     target: str
@@ -173,7 +178,8 @@ class TimeWindow:
 @dataclass(frozen=True)
 class AlignedInTime:
     """j → i when their half-open spans overlap: start(j) < end(i) and start(i) < end(j), to the microsecond. Both need
-    spans in seconds; within one node type, j ≠ i."""
+    spans in seconds; within one node type, j ≠ i.
+    """
 
     source: str
     target: str
@@ -191,7 +197,8 @@ class AlignedInTime:
 @dataclass(frozen=True)
 class SameSpan:
     """j → i when they cover a common character of one text, tokenized in two ways. The two columns must hold the same
-    text; spans are half-open, in characters."""
+    text; spans are half-open, in characters.
+    """
 
     source: str
     target: str
@@ -209,7 +216,8 @@ class SameSpan:
 @dataclass(frozen=True)
 class PositionKNN:
     """The `k` source nodes of the sample nearest to i by Euclidean distance of positions; equal distances go to the
-    lower index; within one node type, j ≠ i."""
+    lower index; within one node type, j ≠ i.
+    """
 
     source: str
     target: str
@@ -229,7 +237,8 @@ class PositionKNN:
 @dataclass(frozen=True)
 class FeatureKNN:
     """The `k` source nodes of the sample nearest to i by Euclidean distance of raw values (precomputed features, say);
-    equal distances go to the lower index; within one node type, j ≠ i. For learned similarity: `TopKSimilarity`."""
+    equal distances go to the lower index; within one node type, j ≠ i. For learned similarity: `TopKSimilarity`.
+    """
 
     source: str
     target: str
@@ -243,14 +252,15 @@ class FeatureKNN:
 
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
-        there, here = (n.values.reshape(len(n), -1).astype(np.float64) for n in (source, target))
+        there, here = (n.values.reshape(len(n), math.prod(n.layout.shape)).astype(np.float64) for n in (source, target))
         return _nearest(self, source, there, target, here)
 
 
 @dataclass(frozen=True)
 class TopKSimilarity:
     """The `k` source nodes of the sample that are most similar to i in a learned space of `width` dimensions; chosen in
-    the model at every pass, so the builder lays no edges. Equal similarities go to the lower index."""
+    the model at every pass, so the builder lays no edges. Equal similarities go to the lower index.
+    """
 
     source: str
     target: str
@@ -453,7 +463,8 @@ def _range(*arrays: Index, margin: int = 0) -> tuple[int, int]:
 
 def _overlapping(source: Nodes, there: Index, target: Nodes, here: Index) -> Edges:
     """Pairs of half-open intervals (n, 2) that overlap. Sorted by start, candidates are one range a target: from the
-    first source that reaches beyond its start to the last that starts before its end."""
+    first source that reaches beyond its start to the last that starts before its end.
+    """
     low, wide = _range(there, here, margin=1)
     shift = source.sample * wide - low
     order = np.argsort(there[:, 0] + shift, kind="stable")
@@ -469,9 +480,13 @@ def _overlapping(source: Nodes, there: Index, target: Nodes, here: Index) -> Edg
 
 
 def _nearest(
-    relation: PositionKNN | FeatureKNN, source: Nodes, there: NDArray[np.float64], target: Nodes, here: NDArray[np.float64]
+    relation: PositionKNN | FeatureKNN,
+    source: Nodes,
+    there: NDArray[np.float64],
+    target: Nodes,
+    here: NDArray[np.float64],
 ) -> Edges:
-    """k nearest neighbours sample by sample with a k-d tree; ties at the k-th distance are settled by index."""
+    """K nearest neighbours sample by sample with a k-d tree; ties at the k-th distance are settled by index."""
     from scipy.spatial import cKDTree
 
     if there.shape[1] != here.shape[1]:

@@ -21,7 +21,8 @@ FLOOR = 1e-6
 @dataclass(frozen=True)
 class AudioModality:
     """Values: `(n, bands, frames_per_token)` log-mel energies, standardised with the training rows' `mean` and `std`;
-    position: index; span: (start, end) in seconds. A sound without samples has no tokens."""
+    position: index; span: (start, end) in seconds. A sound without samples has no tokens.
+    """
 
     column: str
     sample_rate: int = 16_000
@@ -76,7 +77,7 @@ class AudioModality:
         padded[: len(wave)] = torch.from_numpy(wave)
         windows = padded.unfold(0, window, hop) * torch.hann_window(window)
         power = torch.fft.rfft(windows, self._fft).abs().square() / window
-        return (power @ self._mel).clamp_min(FLOOR).log().T.numpy()
+        return np.asarray((power @ self._mel).clamp_min(FLOOR).log().T)
 
     @property
     def _fft(self) -> int:

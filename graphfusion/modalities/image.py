@@ -18,7 +18,8 @@ FIT_ROWS = 256
 @dataclass(frozen=True)
 class ImageModality:
     """Values: patches `(n, channels, patch, patch)`, standardised with `mean` and `std` per channel of the training
-    rows; position: (row, column) in the grid; span: the patch's box in pixels of the original image."""
+    rows; position: (row, column) in the grid; span: the patch's box in pixels of the original image.
+    """
 
     column: str
     size: int = 64
@@ -42,7 +43,9 @@ class ImageModality:
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Patches of one image, row by row."""
         pixels, (height, width) = self._pixels(row, root)
-        pixels = (pixels - np.float32(self.mean)[:, None, None]) / np.float32(self.std)[:, None, None]
+        pixels = (pixels - np.array(self.mean, np.float32)[:, None, None]) / np.array(self.std, np.float32)[
+            :, None, None
+        ]
         side, patch = self.size // self.patch, self.patch
         grid = pixels.reshape(self.channels, side, patch, side, patch).transpose(1, 3, 0, 2, 4)
         place = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2)

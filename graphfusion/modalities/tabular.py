@@ -20,7 +20,8 @@ UNSEEN = 0
 @dataclass(frozen=True)
 class TabularModality:
     """Values `(n, 2)`: the column's number, and its standardised value or its category id (ids run over all columns
-    together, from 1). A missing cell has no token. Position: the column's number."""
+    together, from 1). A missing cell has no token. Position: the column's number.
+    """
 
     columns: Mapping[str, str]
     """Column → `number` or `category`, in order."""

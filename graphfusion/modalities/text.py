@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TextModality:
     """Values: token ids `(n,)`; position: index; span: characters of the original text; attribute `entity`: the
-    lower-cased word that a token lies in. A blank text has no tokens."""
+    lower-cased word that a token lies in. A blank text has no tokens.
+    """
 
     column: str
     max_tokens: int = 128
@@ -73,7 +74,10 @@ class TextModality:
         encoding = self._tokenizer.encode(text)
         spans = np.array(encoding.offsets, np.float64).reshape(-1, 2)
         return Tokens(
-            np.array(encoding.ids, np.int64), sequence(len(spans)), spans, {"entity": _words(text, encoding.word_ids, spans)}
+            np.array(encoding.ids, np.int64),
+            sequence(len(spans)),
+            spans,
+            {"entity": _words(text, encoding.word_ids, spans)},
         )
 
     def decode(self, ids: Sequence[int]) -> str:

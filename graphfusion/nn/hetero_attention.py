@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GATv2Conv, HeteroConv
 
 from graphfusion.errors import ConfigError, unknown_name
+from graphfusion.graph_builder import EdgeType
 
-EdgeType = tuple[str, str, str]
 MODES: dict[str, type[nn.Module]] = {"gat": GATConv, "gatv2": GATv2Conv}
 
 
@@ -43,7 +43,10 @@ class HeteroAttention(nn.Module):
             raise ConfigError(unknown_name("attention mode", mode, MODES))
         options = {"heads": heads, "dropout": dropout, "add_self_loops": False}
         self.convolution = HeteroConv(
-            {t: MODES[mode]((dim, dim), dim // heads, edge_dim=(edge_dims or {}).get(t), **options) for t in edge_types},
+            {
+                t: MODES[mode]((dim, dim), dim // heads, edge_dim=(edge_dims or {}).get(t), **options)
+                for t in edge_types
+            },
             aggr="sum",
         )
 

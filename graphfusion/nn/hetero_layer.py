@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from graphfusion.nn.hetero_attention import EdgeType, HeteroAttention
+from graphfusion.graph_builder import EdgeType
+from graphfusion.nn.hetero_attention import HeteroAttention
 from graphfusion.nn.typed import TypedModules
 
 

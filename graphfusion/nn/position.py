@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 def sinusoids(position: Tensor, dim: int) -> Tensor:
     """(N, P) integer positions → (N, dim) sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5),
-    each coordinate in its own `dim // P` columns; columns left over are 0."""
+    each coordinate in its own `dim // P` columns; columns left over are 0.
+    """
     coordinates = position.shape[1]
     half = dim // (2 * coordinates)
     rate = torch.exp(torch.arange(half, device=position.device) * (-math.log(10_000.0) / max(half, 1)))

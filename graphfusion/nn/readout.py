@@ -40,7 +40,7 @@ class AttentionReadout(nn.Module):
     def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
         """See the class."""
         weight = segment_softmax(self.score(x), ptr)
-        values = self.value(x).view(len(x), self.heads, -1)
+        values = self.value(x).unflatten(1, (self.heads, -1))
         read = segment_sum(weight[:, :, None] * values, ptr).flatten(1)
         return torch.where((ptr.diff() > 0)[:, None], read, self.absent.to(read.dtype))
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def segment_of_row(ptr: Tensor, rows: int) -> Tensor:
-    """(N,) segment of each row."""
-    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr.diff(), output_size=rows)
+from graphfusion.graph_builder.batch import owner_of_row
 
 
 def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
     """(N, …) → (B, …); an empty segment gives 0."""
-    index = segment_of_row(ptr, len(x))
+    index = owner_of_row(ptr, len(x))
     return x.new_zeros(len(ptr) - 1, *x.shape[1:]).index_add(0, index, x)
 
 
@@ -28,7 +25,7 @@ def segment_mean(x: Tensor, ptr: Tensor) -> Tensor:
 
 def segment_softmax(logits: Tensor, ptr: Tensor) -> Tensor:
     """(N, …) → (N, …), positive and with sum 1 in each segment that is not empty."""
-    index = segment_of_row(ptr, len(logits))
+    index = owner_of_row(ptr, len(logits))
     top = logits.new_full((len(ptr) - 1, *logits.shape[1:]), -torch.inf)
     spread = index.view(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
     top = top.scatter_reduce(0, spread, logits.detach(), "amax")

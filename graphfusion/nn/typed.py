@@ -1,5 +1,6 @@
 """Modules by node type. Types are column names, which torch's own ModuleDict refuses when they hold a dot or clash
-with a method (`type`, `keys`)."""
+with a method (`type`, `keys`).
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,9 @@ def _sorted(classes: set[Any], name: str) -> tuple[Any, ...]:
         return tuple(sorted(classes))
     except TypeError:
         kinds = sorted({type(c).__name__ for c in classes})
-        raise SchemaError(f"target {name!r}: classes are of mixed kinds ({', '.join(kinds)}); make them one kind.") from None
+        raise SchemaError(
+            f"target {name!r}: classes are of mixed kinds ({', '.join(kinds)}); make them one kind."
+        ) from None
 
 
 def make_task(name: str, spec: Target, scale: TargetScale | None, dim: int, label_smoothing: float = 0.0) -> Any:

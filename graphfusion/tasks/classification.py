@@ -26,7 +26,9 @@ class ClassificationTask(nn.Module):
     def __init__(self, name: str, dim: int, classes: Sequence[Any], label_smoothing: float = 0.0) -> None:
         super().__init__()
         if len(classes) < 2:
-            raise SchemaError(f"target {name!r}: a class target needs two classes, the training rows have {list(classes)}.")
+            raise SchemaError(
+                f"target {name!r}: a class target needs two classes, the training rows have {list(classes)}."
+            )
         self.name = name
         self.classes = tuple(classes)
         self.index = {c: i for i, c in enumerate(self.classes)}

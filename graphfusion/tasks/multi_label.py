@@ -56,7 +56,9 @@ class MultiLabelTask(nn.Module):
     def predict(self, logits: Tensor) -> Prediction:
         """The labels with a probability of at least one half."""
         probability = logits.float().sigmoid().cpu().numpy()
-        return Prediction([[c for c, p in zip(self.classes, row, strict=True) if p >= 0.5] for row in probability], probability)
+        return Prediction(
+            [[c for c, p in zip(self.classes, row, strict=True) if p >= 0.5] for row in probability], probability
+        )
 
     def metrics(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
         """micro_f1, macro_f1, exact (share of samples with all labels right), and per_class: label → f1, count."""

@@ -69,5 +69,7 @@ def to_number(cell: Any, name: str) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise SchemaError(f"target {name!r}: expected a finite number, got {cell!r}; leave the cell empty if it is unknown.")
+        raise SchemaError(
+            f"target {name!r}: expected a finite number, got {cell!r}; leave the cell empty if it is unknown."
+        )
     return value

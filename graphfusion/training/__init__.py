@@ -4,4 +4,14 @@ from graphfusion.training.loop import Fit, FitState, predict_logits, run_fit, sc
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate
 
-__all__ = ["OPTIMIZERS", "Batches", "Collate", "Fit", "FitState", "predict_logits", "run_fit", "score_logits", "start_fit"]
+__all__ = [
+    "OPTIMIZERS",
+    "Batches",
+    "Collate",
+    "Fit",
+    "FitState",
+    "predict_logits",
+    "run_fit",
+    "score_logits",
+    "start_fit",
+]

@@ -89,7 +89,11 @@ def read_folder(path: Path) -> dict[str, bytes]:
     if not (path / MANIFEST).is_file():
         raise CheckpointError(f"{path}: no saved folder here ({MANIFEST} is missing).")
     manifest = from_json((path / MANIFEST).read_bytes(), f"{path / MANIFEST}")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not isinstance(manifest.get("sha256"), dict):
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != FORMAT
+        or not isinstance(manifest.get("sha256"), dict)
+    ):
         raise CheckpointError(f"{path / MANIFEST}: expected format {FORMAT}; saved by another version, or altered.")
     files = {}
     for name, expected in manifest["sha256"].items():
@@ -98,7 +102,9 @@ def read_folder(path: Path) -> dict[str, bytes]:
             raise CheckpointError(f"{path}: the file {name!r} of the manifest is missing.")
         files[name] = file.read_bytes()
         if hashlib.sha256(files[name]).hexdigest() != expected:
-            raise CheckpointError(f"{file}: its SHA-256 is not the one in the manifest; the file is damaged or altered.")
+            raise CheckpointError(
+                f"{file}: its SHA-256 is not the one in the manifest; the file is damaged or altered."
+            )
     return files
 
 

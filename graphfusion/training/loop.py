@@ -220,4 +220,3 @@ def _line(state: FitState, entry: Mapping[str, Any], seconds: float, epochs: int
     text = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
     best = "  best" if state.best_epoch == state.epoch else ""
     return f"epoch {state.epoch:>3}/{epochs}  {text}  {seconds:.1f} s{best}"
-

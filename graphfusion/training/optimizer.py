@@ -33,7 +33,8 @@ def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     """Factor of the learning rate at `step` of `steps`: linear up over the share `warmup`, then a half cosine to 0
-    (Loshchilov and Hutter 2017, without restarts)."""
+    (Loshchilov and Hutter 2017, without restarts).
+    """
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -49,7 +50,12 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as tensors named `<parameter number>.<key>`."""
     state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": torch.as_tensor(value) for i, entry in state.items() for key, value in entry.items() if value is not None}
+    return {
+        f"{i}.{key}": torch.as_tensor(value)
+        for i, entry in state.items()
+        for key, value in entry.items()
+        if value is not None
+    }
 
 
 def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -66,5 +72,7 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     for i, parameter in enumerate(parameters):
         for key, tensor in state.get(i, {}).items():
             if tensor.dim() and tensor.shape != parameter.shape:
-                raise CheckpointError(f"optimiser state {i}.{key}: expected {tuple(parameter.shape)}, got {tuple(tensor.shape)}.")
+                raise CheckpointError(
+                    f"optimiser state {i}.{key}: expected {tuple(parameter.shape)}, got {tuple(tensor.shape)}."
+                )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

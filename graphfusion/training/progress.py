@@ -34,7 +34,9 @@ class FitProgress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def steps(self, epoch: int, batches: Iterable[Any], count: int) -> Iterator[Any]:
@@ -62,6 +64,7 @@ class FitProgress:
         """Print a line above the bar."""
         if not self.quiet:
             self.console.print(line, markup=False, highlight=False)
+            self.console.file.flush()  # a log file or pipe shows each epoch as it ends
 
 
 class MetricsLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -23,7 +24,9 @@ class Collate:
 
     def __call__(self, samples: Sequence[TokenizedSample]) -> GraphBatch:
         batch = self.builder.build([s.tokens for s in samples], [s.id for s in samples])
-        return batch.with_targets({n: task.encode([s.targets.get(n) for s in samples]) for n, task in self.tasks.items()})
+        return batch.with_targets(
+            {n: task.encode([s.targets.get(n) for s in samples]) for n, task in self.tasks.items()}
+        )
 
 
 class DroppingRows(Dataset[TokenizedSample]):
@@ -69,7 +72,7 @@ class Batches:
 
     def epoch(self, seed: int, epoch: int, rate: float, workers: int) -> DataLoader[GraphBatch]:
         """Training batches of an epoch; any number of workers gives the same ones."""
-        rows = DroppingRows(self.rows, rate, seed, epoch)
+        rows: Any = DroppingRows(self.rows, rate, seed, epoch)
         pin = torch.cuda.is_available()
         return DataLoader(
             rows, batch_sampler=self.plan(seed, epoch), collate_fn=self.collate, num_workers=workers, pin_memory=pin

@@ -1,0 +1,35 @@
+# The two commands are `make demo` and `make test`; each sets up .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint gpu tables clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "graphfusion needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $(READY)
+
+demo: $(READY)  ## train digit-ops on data that is installed with the package, show what it learned
+	$(BIN)/python benchmarks/demo.py --out .demo
+
+test: $(READY)  ## the default test suite: no GPU, no network
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
+
+lint: $(READY)  ## style, types, and imports that go down only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo on the GPU against the CPU
+	PYTHONPATH=. python3 -m pytest -q -m gpu tests
+	PYTHONPATH=. python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
+
+tables: $(READY)  ## make the published tables again (real data; see benchmarks/README.md)
+	$(BIN)/python benchmarks/digit_ops.py --table
+
+clean:
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache

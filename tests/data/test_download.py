@@ -1,0 +1,80 @@
+"""Downloads are verified, archives stay in their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graphfusion.data.download import download, extract_tar
+from graphfusion.errors import TableError
+
+CONTENT = b"some rows"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/rows"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(CONTENT if found else b"")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_a_download_is_kept_only_with_the_right_hash(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "rows"
+    with pytest.raises(TableError, match="expected SHA-256"):
+        download(f"{server}/rows", target, "0" * 64)
+    assert not list(target.parent.iterdir())
+    right = hashlib.sha256(CONTENT).hexdigest()
+    assert download(f"{server}/rows", target, right).read_bytes() == CONTENT
+    assert download(f"{server}/gone", target, right) == target  # there already: nothing is asked for
+    with pytest.raises(TableError, match="--source"):
+        download(f"{server}/gone", tmp_path / "x", right)
+    with pytest.raises(TableError, match="only https"):
+        download("file:///etc/passwd", tmp_path / "x", right)
+
+
+def archive(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, 1 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [member("../out"), member("a/../../out"), member("l", tarfile.SYMTYPE, "/etc"), member("l", tarfile.LNKTYPE, "../x"),
+     member("fifo", tarfile.FIFOTYPE), member("dev", tarfile.CHRTYPE)],
+    ids=lambda m: f"{m.name}-{m.type!r}",
+)  # fmt: skip
+def test_nothing_leaves_the_folder(bad: tarfile.TarInfo, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="refused"):
+        extract_tar(archive(tmp_path / "a.tar", member("fine"), bad), tmp_path / "in" / "side")
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} <= {"a.tar", "fine"}
+
+
+def test_files_are_extracted(tmp_path: Path) -> None:
+    extract_tar(archive(tmp_path / "a.tar", member("x/y"), member("z")), tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == ["y", "z"]

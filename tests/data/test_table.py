@@ -1,0 +1,98 @@
+"""Every way a table comes in gives the same rows; what is missing is None."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from graphfusion.data import read_table
+from graphfusion.errors import SchemaError, TableError
+from graphfusion.schema import Schema, Tabular, Text
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "ä, b", "size": 1.5, "count": 3},
+    {"name": None, "size": None, "count": 4},
+    {"name": 'say "hi"\nthere', "size": -2.0, "count": 5},
+]
+
+
+def columns(source: Any) -> dict[str, list[Any]]:
+    return {name: list(cells) for name, cells in read_table(source).columns.items()}
+
+
+def test_all_sources_agree(tmp_path: Path) -> None:
+    frame = pd.DataFrame(ROWS)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    expected = {key: [row[key] for row in ROWS] for key in ROWS[0]}
+    by_column = {key: [row[key] for row in ROWS] for key in ROWS[0]}
+    for source in (ROWS, frame, by_column, tmp_path / "t.csv", str(tmp_path / "t.parquet")):
+        assert columns(source) == expected
+
+
+def test_root_is_the_folder_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    assert read_table(tmp_path / "t.csv").root == tmp_path
+    assert read_table(ROWS).root == Path.cwd()
+    assert read_table(ROWS, tmp_path).root == tmp_path
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+def test_every_spelling_of_missing_is_none(missing: Any) -> None:
+    assert columns([{"a": missing}, {"a": 1}, {}]) == {"a": [None, 1, None]}
+
+
+def test_arrow_lists_become_arrays(tmp_path: Path) -> None:
+    sound = {"array": [1, 2, 3], "sampling_rate": 8000}
+    table = pa.table(
+        {"vector": [[1.0, 2.0], None], "matrix": [[[1, 2], [3, 4]], [[5, 6]]], "words": [["a"], []], "s": [sound, None]}
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet").columns
+    assert found["vector"][0].tolist() == [1.0, 2.0]
+    assert found["vector"][1] is None
+    assert found["matrix"][0].shape == (2, 2)
+    assert found["words"] == [["a"], []]
+    assert found["s"][0]["array"].tolist() == [1, 2, 3]
+    assert found["s"][0]["sampling_rate"] == 8000
+    assert found["s"][1] is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "no.csv", "no such file"),
+        (lambda p: p / "t.xlsx", r"ending in .csv or .parquet, got .xlsx"),
+        (lambda p: _file(p / "t.csv", "a,b\n1,2\n1,2,3\n"), "Expected 2 columns, got 3"),
+        (lambda p: _file(p / "t.csv", "a,a\n1,2\n"), "'a' appears more than once"),
+        (lambda p: _file(p / "t.parquet", "no parquet"), "cannot be read as parquet"),
+        (lambda p: [1, 2], "row 0: expected a mapping"),
+        (lambda p: {"a": [1], "b": [1, 2]}, "differ in length"),
+        (lambda p: 7, "cannot read a table from int"),
+    ],
+)
+def test_bad_tables_are_named(make: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=message):
+        read_table(make(tmp_path))
+
+
+def _file(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_samples_follow_the_schema() -> None:
+    schema = Schema({"name": Text(), "size": Tabular(), "colour": Text()})
+    samples = list(read_table(ROWS).samples(schema))
+    assert [s.id for s in samples] == [0, 1, 2]
+    assert samples[1].values == {"name": None, "size": None, "colour": None}
+    with pytest.raises(SchemaError, match="none of the input columns: expected colour"):
+        list(read_table(ROWS).samples(Schema({"colour": Text()})))
+    with pytest.raises(SchemaError, match="Did you mean 'count'"):
+        read_table(ROWS).column("cuont")
