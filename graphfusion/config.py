@@ -23,11 +23,11 @@ class ModelConfig:
     graph: str = "hub"
     fusion: str = "graph"
     attention: str = "gat"
-    readout: str = "attention"
+    readout: str = "mean"
     dim: int = 64
     layers: int = 2
     heads: int = 4
-    hubs: int = 4
+    hubs: int = 2
     dropout: float = 0.1
 
 

@@ -59,7 +59,7 @@ class AudioModality:
         values = filled.reshape(self.bands, count, self.frames_per_token).transpose(1, 0, 2)
         start = np.arange(count) * (self.hop * self.frames_per_token)
         duration = len(wave) / self.sample_rate
-        end = np.minimum(np.append(start[1:], duration), duration)
+        end = np.append(start[1:], duration)[:count]
         return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1))
 
     def _wave(self, row: Mapping[str, Any], root: Path) -> FloatArray:

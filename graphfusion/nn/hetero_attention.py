@@ -5,6 +5,7 @@ Letters: `N` nodes of a type, `E` edges of a relation, `D` features.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -41,14 +42,12 @@ class HeteroAttention(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ConfigError(unknown_name("attention mode", mode, MODES))
+        dims = edge_dims or {}
         options = {"heads": heads, "dropout": dropout, "add_self_loops": False}
-        self.convolution = HeteroConv(
-            {
-                t: MODES[mode]((dim, dim), dim // heads, edge_dim=(edge_dims or {}).get(t), **options)
-                for t in edge_types
-            },
-            aggr="sum",
-        )
+        parts = {t: MODES[mode]((dim, dim), dim // heads, edge_dim=dims.get(t), **options) for t in edge_types}
+        with warnings.catch_warnings():  # a type that no relation reaches is meant: it keeps its state
+            warnings.filterwarnings("ignore", message="There exist node types", category=UserWarning)
+            self.convolution = HeteroConv(parts, aggr="sum")
 
     def forward(
         self, x: Mapping[str, Tensor], edges: Mapping[EdgeType, Tensor], edge_features: Mapping[EdgeType, Tensor]

@@ -51,7 +51,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as tensors named `<parameter number>.<key>`."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{i}.{key}": torch.as_tensor(value)
+        f"{i}.{key}": torch.as_tensor(value).detach().clone()
         for i, entry in state.items()
         for key, value in entry.items()
         if value is not None

@@ -1,0 +1,331 @@
+"""From a table to a model and back: the promises of `FusionPredictor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import graphfusion as gf
+from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, MediaError, SchemaError
+from graphfusion.fusion import FUSIONS
+from graphfusion.graph_builder import GRAPHS
+from graphfusion.schema import TABLE
+from graphfusion.training.loop import FitState
+from tests.conftest import SCHEMA, make_rows, png, wav
+
+FAST: dict[str, Any] = {"dim": 16, "heads": 2, "layers": 1, "epochs": 2, "batch_size": 16}
+COLUMNS = {**SCHEMA.inputs, **SCHEMA.targets}
+
+
+def rows_with_gaps(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows in which any modality may be missing, and some labels are unknown."""
+    rng = np.random.default_rng(seed)
+    rows = make_rows(count, seed)
+    for row in rows:
+        for name in SCHEMA.inputs:
+            if rng.random() < 0.3:
+                row[name] = None
+    rows[1]["label"] = None
+    return rows
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[gf.FusionPredictor, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    predictor = gf.FusionPredictor("label", columns=COLUMNS, **FAST)
+    return predictor.fit(rows_with_gaps(40), valid=0.25, save_path=folder, quiet=True), folder
+
+
+def test_answers_have_one_entry_per_row(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, _ = fitted
+    rows = rows_with_gaps(7, seed=5)
+    assert len(p.predict(rows)) == 7
+    assert set(p.predict(rows)) <= set("abc")
+    assert p.predict_proba(rows).shape == (7, 3)
+    np.testing.assert_allclose(p.predict_proba(rows).sum(1), 1, atol=1e-5)
+    assert p.embed(rows).shape == (7, 16)
+    order = [3, 0, 6]
+    np.testing.assert_allclose(p.embed([rows[i] for i in order]), p.embed(rows)[order], atol=1e-5)
+
+
+def test_save_and_load_give_the_same_answers(fitted: tuple[gf.FusionPredictor, Path], tmp_path: Path) -> None:
+    p, folder = fitted
+    rows = rows_with_gaps(7, seed=5)
+    p.save(tmp_path / "copy")
+    for path in (folder, tmp_path / "copy"):
+        again = gf.FusionPredictor.load(path)
+        np.testing.assert_array_equal(again.predict_proba(rows), p.predict_proba(rows))
+        assert again.schema == p.schema
+        assert again.config == p.config
+    with pytest.raises(CheckpointError, match="no saved folder"):
+        gf.FusionPredictor.load(tmp_path / "none")
+    (tmp_path / "copy" / "predictor.json").write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match="damaged or altered"):
+        gf.FusionPredictor.load(tmp_path / "copy")
+
+
+def test_all_modalities_may_be_missing(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, _ = fitted
+    empty = [dict.fromkeys(SCHEMA.inputs), {"caption": ""}]
+    found = p.predict_proba(empty)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    everything = tuple(SCHEMA.node_types)
+    np.testing.assert_allclose(p.predict_proba(make_rows(3), without=everything), np.repeat(found[:1], 3, 0), atol=1e-5)
+
+
+def test_withholding_equals_a_missing_column(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, _ = fitted
+    rows = make_rows(6, seed=3)
+    without = [{k: v for k, v in row.items() if k not in ("sound", "age", "colour")} for row in rows]
+    np.testing.assert_allclose(p.predict_proba(rows, without=("sound", TABLE)), p.predict_proba(without), atol=1e-6)
+    with pytest.raises(ConfigError, match="Did you mean 'sound'"):
+        p.predict(rows, without=("sond",))
+
+
+def test_evaluate_is_over_the_rows_that_have_the_target(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, _ = fitted
+    rows = make_rows(9, seed=3)
+    rows[2]["label"] = None
+    found = p.evaluate(rows)
+    guess = p.predict(rows)
+    expected = np.mean([g == r["label"] for g, r in zip(guess, rows, strict=True) if r["label"] is not None])
+    assert found["accuracy"] == pytest.approx(expected)
+    assert sum(c["count"] for c in found["per_class"].values()) == 8
+    rows[0]["label"] = "d"
+    with pytest.raises(SchemaError, match="unknown class 'd'"):
+        p.evaluate(rows)
+    with pytest.raises(SchemaError, match="'label'"):
+        p.evaluate([{k: v for k, v in row.items() if k != "label"} for row in rows])
+
+
+def test_what_a_fit_writes(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, folder = fitted
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines == p.history
+    assert list((folder / "tensorboard").glob("events*"))
+    assert [q.name for q in (folder / "checkpoints").iterdir()] == ["epoch-00002"]
+    assert p.report is not None
+    assert p.report.seen == 30
+
+
+def test_same_seed_same_bits_and_torch_is_left_alone() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    rows = rows_with_gaps(24)
+    first, second = (
+        gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows, valid=0.25, quiet=True) for _ in range(2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    np.testing.assert_array_equal(first.embed(rows), second.embed(rows))
+    other = gf.FusionPredictor("label", seed=1, columns=COLUMNS, **FAST).fit(rows, valid=0.25, quiet=True)
+    assert (other.embed(rows) != first.embed(rows)).any()
+
+
+class Stop(Exception):
+    """Raised where a test stops a fit."""
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stopped_fit_resumes_to_the_same_bits(
+    stop: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout, modality dropout, warm-up, accumulation: a fit stopped after an epoch ends as if it had not been."""
+    rows = rows_with_gaps(30)
+    settings = {**FAST, "epochs": 4, "dropout": 0.2, "modality_dropout": 0.3, "accumulate": 2, "batch_size": 6}
+
+    def fit(folder: Path, **options: Any) -> gf.FusionPredictor:
+        again = {"workers": workers} if options else {}
+        p = gf.FusionPredictor("label", columns=COLUMNS, **settings, **again)
+        return p.fit(rows, valid=0.25, save_path=folder, quiet=True, **options)
+
+    whole = fit(tmp_path / "whole")
+    save = gf.FusionPredictor._save_checkpoint
+
+    def cut(self: gf.FusionPredictor, folder: Path, state: FitState, optimizer: Any) -> None:
+        save(self, folder, state, optimizer)
+        if state.epoch == stop:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(gf.FusionPredictor, "_save_checkpoint", cut)
+        fit(tmp_path / "cut")
+    resumed = fit(tmp_path / "cut", resume=True)
+    assert resumed.history == whole.history
+    one, two = whole.pipeline.model.state_dict(), resumed.pipeline.model.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_resume_refuses_other_settings_and_starts_where_nothing_is(tmp_path: Path) -> None:
+    rows = make_rows(12)
+    gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(
+        rows, valid=None, save_path=tmp_path, quiet=True, resume=True
+    )
+    with pytest.raises(ConfigError, match="fitted with training"):
+        changed = gf.FusionPredictor("label", columns=COLUMNS, **{**FAST, "lr": 0.5})
+        changed.fit(rows, valid=None, save_path=tmp_path, quiet=True, resume=True)
+    with pytest.raises(ConfigError, match="save_path"):
+        gf.FusionPredictor("label", **FAST).fit(rows, resume=True)
+
+
+def test_every_source_of_rows_gives_the_same_model(tmp_path: Path) -> None:
+    """List, frame, Parquet with bytes, CSV with paths: one table, one model."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(12)]
+    sounds = [(rng.normal(0, 0.1, 2000).clip(-1, 1) * 32767).astype(np.int16) for _ in range(12)]
+    notes = [f"note {i} of a dozen words and more" for i in range(12)]
+    labels = [["x", "y"][i % 2] for i in range(12)]
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(png(pictures[i]))
+        (tmp_path / f"{i}.wav").write_bytes(wav(sounds[i] / 32767, 16_000))
+    memory = {"photo": pictures, "sound": sounds, "note": notes, "label": labels}
+    files = {**memory, "photo": [f"{i}.png" for i in range(12)], "sound": [f"{i}.wav" for i in range(12)]}
+    pd.DataFrame(files).to_csv(tmp_path / "t.csv", index=False)
+    content = {**files, "photo": [(tmp_path / f).read_bytes() for f in files["photo"]],
+               "sound": [(tmp_path / f).read_bytes() for f in files["sound"]]}  # fmt: skip
+    pq.write_table(pa.table(content), tmp_path / "t.parquet")
+    listed = [{k: v[i] for k, v in memory.items()} for i in range(12)]
+    columns = {"photo": gf.Image(size=16, patch=4), "sound": gf.Audio(), "note": gf.Text()}
+    found = []
+    for source in (listed, pd.DataFrame(files), tmp_path / "t.csv", tmp_path / "t.parquet"):
+        p = gf.FusionPredictor("label", columns=columns, **FAST)
+        found.append(p.fit(source, valid=None, quiet=True, media_root=tmp_path).embed(listed))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-3)
+
+
+def test_many_targets_each_on_the_rows_that_have_it(tmp_path: Path) -> None:
+    rows = make_rows(30)
+    for i, row in enumerate(rows):
+        row["tags"] = None if i % 5 == 0 else ["x"] * (i % 2) + ["y"] * (i % 3 == 0)
+        row["score"] = None if i % 4 == 0 else float(i)
+    p = gf.FusionPredictor(["label", "tags", "score"], columns={**COLUMNS, "tags": gf.MultiLabel()}, **FAST)
+    p.fit(rows, valid=0.3, quiet=True)
+    found = p.predict(rows[:4])
+    assert {name: len(v) for name, v in found.items()} == {"label": 4, "tags": 4, "score": 4}
+    scores = p.evaluate(rows)
+    assert {"label/accuracy", "tags/micro_f1", "score/mae"} <= set(scores)
+    with pytest.raises(SchemaError, match="'score' is a number"):
+        p.predict_proba(rows)
+    p.save(tmp_path / "p")
+    assert gf.FusionPredictor.load(tmp_path / "p").predict(rows[:4]) == found
+
+
+def test_unreadable_cells_follow_the_policy() -> None:
+    rows = make_rows(12)
+    rows[4]["photo"] = b"broken"
+    p = gf.FusionPredictor("label", columns=COLUMNS, **FAST)
+    with pytest.raises(MediaError, match=r"row 4, column 'photo'.*on_error"):
+        p.fit(rows, valid=None, quiet=True)
+    p.fit(rows, valid=None, quiet=True, on_error="missing")
+    assert p.report is not None
+    assert (p.report.ok, p.report.repaired, p.report.skipped) == (11, 1, 0)
+    answers = p.predict(rows, on_error="skip")
+    assert [i for i, a in enumerate(answers) if a is None] == [4]
+    assert np.isnan(p.predict_proba(rows, on_error="skip")[4]).all()
+    assert np.isnan(p.embed(rows, on_error="skip")[4]).all()
+    assert np.isfinite(np.delete(p.embed(rows, on_error="skip"), 4, 0)).all()
+    assert p.predict([rows[4]], on_error="skip") == [None]
+
+
+def test_early_stopping_says_why_and_restores_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = make_rows(30)
+    p = gf.FusionPredictor("label", columns=COLUMNS, **{**FAST, "epochs": 30, "patience": 2, "lr": 0.01})
+    p.fit(rows, valid=0.3)
+    out = capsys.readouterr().out
+    assert "no better validation score for 2 epochs" in out
+    assert len(p.history) < 30
+    scores = [(h["valid_score"], -h["valid_loss"]) for h in p.history]
+    assert scores.index(max(scores)) == len(scores) - 3
+    assert f"best epoch {len(scores) - 2}" in out
+    assert "edge photo -grid-> photo" in out
+    assert "27 rows seen = 27 ok" in out or "21 rows seen = 21 ok" in out
+
+
+def test_time_limit_ends_a_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    p = gf.FusionPredictor("label", columns=COLUMNS, **{**FAST, "epochs": 10_000, "patience": 10_000})
+    p.fit(make_rows(12), valid=None, time_limit=1)
+    assert "stopped: time limit of 1 s" in capsys.readouterr().out
+    assert len(p.predict(make_rows(2))) == 2
+
+
+@pytest.mark.parametrize("graph", sorted(GRAPHS))
+@pytest.mark.parametrize("fusion", sorted(FUSIONS))
+def test_every_stage_is_swapped_by_name(graph: str, fusion: str) -> None:
+    """extract, align, fuse, optimise."""
+    choice: dict[str, Any] = {
+        "encoders": {"image": "linear", "audio": "linear"},
+        "graph": graph,
+        "fusion": fusion,
+        "optimizer": "sgd",
+    }
+    p = gf.FusionPredictor("label", columns=COLUMNS, **{**FAST, "epochs": 1}, **choice)
+    assert len(p.fit(make_rows(8), valid=None, quiet=True).predict(make_rows(3))) == 3
+
+
+def test_it_learns_what_only_two_modalities_together_tell() -> None:
+    """label = (bright or dark picture) XOR (word): each alone says nothing."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(240):
+        bright, word = int(rng.integers(2)), int(rng.integers(2))
+        photo = (rng.random((16, 16, 1)) * 0.4 + 0.5 * bright).astype(np.float32)
+        rows.append({"photo": photo, "note": ["keep it", "flip it"][word], "label": bright ^ word})
+    p = gf.FusionPredictor(
+        "label", columns={"note": gf.Text(), "photo": gf.Image(16, 8, 1)}, dim=32, epochs=15, modality_dropout=0.0
+    )
+    p.fit(rows[:160], valid=rows[160:200], quiet=True)
+    assert p.evaluate(rows[200:])["accuracy"] > 0.95
+    for name in ("photo", "note"):
+        assert p.evaluate(rows[200:], without=(name,))["accuracy"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gf.FusionPredictor("label", preset="fst"), "Did you mean 'fast'"),
+        (lambda: gf.FusionPredictor("label", epoch=3), "Did you mean 'epochs'"),
+        (lambda: gf.FusionPredictor([]), "got none"),
+        (lambda: gf.FusionPredictor("label").predict([]), "not fitted yet"),
+        (lambda: gf.FusionPredictor("lable", **FAST).fit(make_rows(4), quiet=True), "Did you mean 'label'"),
+        (lambda: gf.FusionPredictor("label", graph="hubs", **FAST).fit(make_rows(4), quiet=True), "Did you mean 'hub'"),
+        (lambda: gf.FusionPredictor("label", fusion="grph", **FAST).fit(make_rows(4), quiet=True), "Did you mean 'graph'"),
+        (lambda: gf.FusionPredictor("label", readout="men", **FAST).fit(make_rows(4), quiet=True), "Did you mean 'mean'"),
+        (lambda: gf.FusionPredictor("label", precision="bf17", **FAST).fit(make_rows(4), quiet=True), "Did you mean 'bf16'"),
+        (lambda: gf.FusionPredictor("label", device="gpu", **FAST).fit(make_rows(4), quiet=True), "device"),
+        (lambda: gf.FusionPredictor("label", encoders={"txt": "x"}, **FAST).fit(make_rows(4), quiet=True), "Did you mean 'text'"),
+        (lambda: gf.FusionPredictor("label", **FAST).fit(make_rows(4), valid=1.5, quiet=True), "between 0 and 1"),
+        (lambda: gf.FusionPredictor("label", **FAST).fit([{"label": "a"}, {"label": "b"}], quiet=True, valid=None), "no input column"),
+        (lambda: gf.FusionPredictor("label", **FAST).fit([], quiet=True), "column"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(make: Any, message: str) -> None:
+    with pytest.raises(GraphFusionError, match=message):
+        make()
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit() -> None:
+    with pytest.raises(GraphFusionError, match=r"in a batch of rows .* lower lr"):
+        settings = {**FAST, "optimizer": "sgd", "lr": 1e18, "clip": 0.0, "epochs": 30, "patience": 30}
+        gf.FusionPredictor("score", columns=COLUMNS, **settings).fit(
+            [{**r, "score": float(i)} for i, r in enumerate(make_rows(12))], valid=None, quiet=True
+        )
+
+
+def test_half_precision_trains() -> None:
+    p = gf.FusionPredictor("label", columns=COLUMNS, **FAST, precision="bf16")
+    p.fit(make_rows(12), valid=0.25, quiet=True)
+    assert np.isfinite(p.predict_proba(make_rows(3))).all()
+    full = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(make_rows(12), valid=0.25, quiet=True)
+    assert np.isfinite(full.embed(make_rows(3))).all()
