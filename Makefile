@@ -25,7 +25,7 @@ lint: $(READY)  ## style, types, and imports that go down only
 	$(BIN)/lint-imports
 
 gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo on the GPU against the CPU
-	PYTHONPATH=. python3 -m pytest -q -m gpu tests
+	PYTHONPATH=. python3 -m pytest -q -m gpu -o filterwarnings=default tests
 	PYTHONPATH=. python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
 
 tables: $(READY)  ## make the published tables again (real data; see benchmarks/README.md)

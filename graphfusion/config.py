@@ -36,7 +36,8 @@ class TrainingConfig:
     """How the model is fitted (optimise).
 
     A batch holds at most `batch_size` samples, `max_nodes` nodes and `max_edges` edges; `accumulate` batches make one
-    optimiser step. `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
+    optimiser step. `augment` is the strength of random shifts and masks of training images and sounds (0: none).
+    `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
     `patience` is in epochs, `time_limit` in seconds (0: none), `warmup` a share of all steps.
     """
 
@@ -52,6 +53,7 @@ class TrainingConfig:
     clip: float = 1.0
     precision: str = "no"
     label_smoothing: float = 0.0
+    augment: float = 1.0
     modality_dropout: float = 0.1
     patience: int = 5
     time_limit: float = 0.0
@@ -111,7 +113,7 @@ class RunConfig:
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
             if not 0 <= values[name] < 1:
                 raise ConfigError(f"{name}: expected a number from 0 to below 1, got {values[name]}.")
-        for name in ("layers", "hubs", "weight_decay", "clip", "time_limit", "workers"):
+        for name in ("layers", "hubs", "augment", "weight_decay", "clip", "time_limit", "workers"):
             if values[name] < 0:
                 raise ConfigError(f"{name}: expected a number from 0, got {values[name]}.")
         if self.model.dim % self.model.heads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from graphfusion.modalities import (
 from graphfusion.model import FusionModel, make_builder, make_model
 from graphfusion.schema import Input, Schema, Target
 from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
-from graphfusion.training import Batches, Collate, FitState, predict_logits, run_fit, score_logits, start_fit
+from graphfusion.training import Batches, Collate, FitState, Noise, predict_logits, run_fit, score_logits, start_fit
 from graphfusion.training.checkpoint import (
     from_json,
     from_safetensors,
@@ -142,7 +142,10 @@ class FusionPredictor:
         folder = Path(save_path) if save_path else None
         if resume and folder is None:
             raise ConfigError("resume=True needs the save_path of the fit to go on with.")
-        train, held = _split(read_table(table, media_root), valid, self.config.seed, media_root)
+        read = read_table(table, media_root)
+        if not len(read):
+            raise SchemaError("the table has no rows.")
+        train, held = _split(read, valid, self.config.seed, media_root)
         files = self._newest_checkpoint(folder) if resume and folder else None
         training = self.config.training
         with FitProgress(training.epochs, quiet) as progress, _own_randomness(self.config.seed):
@@ -158,12 +161,13 @@ class FusionPredictor:
             count = sum(p.numel() for p in pipeline.model.parameters())
             progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
             budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
+            noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
             fit = start_fit(pipeline.model, training, self.config.seed)
             state = _fit_state(files, fit.optimizer) if files else FitState()
             log = MetricsLog(folder, state.epoch)
             state = run_fit(
                 fit,
-                Batches.of(rows, budget, collate),
+                Batches.of(rows, budget, collate, noise),
                 Batches.of(held_rows, budget, collate) if held_rows else None,
                 state,
                 log,
@@ -291,7 +295,7 @@ class FusionPredictor:
         for name in without:
             if name not in self.pipeline.modalities:
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}")
-        read = read_table(table, media_root)
+        read = replace(read_table(table, media_root), numbers=())  # answers line up with the rows as given
         rows, report = self._tokenize(read, on_error, targets)
         return [r.without(frozenset(without)) for r in rows], len(read), report
 

@@ -24,10 +24,14 @@ FORMATS = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length; a missing cell is None. `root` is the folder that media paths are relative to."""
+    """Columns of equal length; a missing cell is None. `root` is the folder that media paths are relative to.
+
+    `numbers` are the rows' numbers in the table that they were taken from; empty means 0, 1, 2 …
+    """
 
     columns: Mapping[str, Sequence[Any]]
     root: Path
+    numbers: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -40,10 +44,13 @@ class Table:
 
     def take(self, rows: Sequence[int]) -> Table:
         """The table with the given rows, in the given order."""
-        return Table({name: [cells[i] for i in rows] for name, cells in self.columns.items()}, self.root)
+        numbers = [self.numbers[i] if self.numbers else i for i in rows]
+        return Table({name: [cells[i] for i in rows] for name, cells in self.columns.items()}, self.root, numbers)
 
     def samples(self, schema: Schema, targets: bool = True) -> Iterator[Sample]:
-        """One `Sample` a row. An absent input column is missing in every row; an absent target column is an error.
+        """One `Sample` a row, its id the row's number.
+
+        An absent input column is missing in every row; an absent target column is an error.
 
         Raises:
             SchemaError: `targets` is set and a target column is absent, or no input column is there at all.
@@ -57,7 +64,8 @@ class Table:
         wanted = {name: self.column(name) for name in schema.targets} if targets else {}
         for i in range(len(self)):
             values = {name: self.columns[name][i] if name in present else None for name in schema.inputs}
-            yield Sample(i, values, {name: cells[i] for name, cells in wanted.items()})
+            number = self.numbers[i] if self.numbers else i
+            yield Sample(number, values, {name: cells[i] for name, cells in wanted.items()})
 
 
 def read_table(source: Any, root: str | os.PathLike[str] | None = None) -> Table:

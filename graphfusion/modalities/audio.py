@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from graphfusion.data.media import FloatArray, read_audio
-from graphfusion.modalities.image import FIT_ROWS, present
+from graphfusion.modalities.image import FIT_ROWS
+from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 
 FLOOR = 1e-6
@@ -42,7 +43,7 @@ class AudioModality:
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> AudioModality:
         """Learn mean and deviation of the log-mel energies from (at most 256 of) the training rows."""
-        frames = [self._log_mel(self._wave(row, root)) for row in present(rows, self.column)[:FIT_ROWS]]
+        frames = readable(rows, self.column, lambda row: self._log_mel(self._wave(row, root)), FIT_ROWS)
         energies = np.concatenate([f.ravel() for f in frames]) if frames else np.zeros(1, np.float32)
         if not len(energies):
             return self
@@ -61,6 +62,22 @@ class AudioModality:
         duration = len(wave) / self.sample_rate
         end = np.append(start[1:], duration)[:count]
         return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1))
+
+    def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
+        """Moved in time by up to `strength` tokens, a band of up to `strength` · 15 % of the frequencies and a stretch of up
+        to `strength` · 15 % of the time set to the mean (SpecAugment, Park et al. 2019, without warping).
+        """
+        frames = tokens.values.transpose(1, 0, 2).reshape(self.bands, -1)
+        count = frames.shape[1]
+        reach = min(round(strength * self.frames_per_token), count - 1)
+        place = np.arange(count) + rng.integers(-reach, reach + 1)
+        moved = frames[:, place.clip(0, count - 1)]
+        for axis, length in enumerate(moved.shape):
+            wide = int(rng.integers(0, 1 + round(0.15 * strength * length)))
+            first = int(rng.integers(0, 1 + length - wide))
+            np.moveaxis(moved, axis, 0)[first : first + wide] = 0.0
+        values = moved.reshape(self.bands, -1, self.frames_per_token).transpose(1, 0, 2)
+        return replace(tokens, values=np.ascontiguousarray(values))
 
     def _wave(self, row: Mapping[str, Any], root: Path) -> FloatArray:
         return read_audio(row[self.column], root, self.sample_rate, self.array_rate, self.max_seconds)

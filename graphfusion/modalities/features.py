@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphfusion.data.media import as_array
 from graphfusion.errors import CellError
+from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 
 
@@ -32,8 +33,8 @@ class FeaturesModality:
         """Learn the width from the first row that has features."""
         if self.width:
             return self
-        widths = (_vectors(row[self.column]).shape[1] for row in rows if row.get(self.column) is not None)
-        return replace(self, width=next((w for w in widths if w), 1))
+        widths = readable(rows, self.column, lambda row: _vectors(row[self.column]).shape[1], limit=1)
+        return replace(self, width=max(widths, default=0) or 1)
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Tokens of one cell: a vector, a sequence of vectors, or a mapping with `values` and attributes."""
@@ -49,6 +50,10 @@ class FeaturesModality:
         span = self._part(parts, "seconds", np.stack([index, index + 1], 1)).astype(np.float64)
         attributes = {name: self._part(parts, name, None) for name in ("speaker", "entity") if name in parts}
         return Tokens(values.reshape(count, self.width), sequence(count), span, attributes)
+
+    def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
+        """Unchanged."""
+        return tokens
 
     def _part(self, cell: Mapping[str, Any], name: str, default: NDArray[Any] | None) -> NDArray[Any]:
         if name not in cell:

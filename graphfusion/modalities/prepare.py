@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from graphfusion.data.sample import Incident, Report, Sample
 from graphfusion.errors import CellError, ConfigError, unknown_name
 from graphfusion.modalities.tokens import NodeType, TokenizedSample, Tokens
@@ -29,6 +31,9 @@ class Modality(Protocol):
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Tokens of one row; CellError (MediaError) if a cell cannot be read."""
+
+    def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
+        """The tokens of a training row with a random change that keeps their meaning; their number and places stay."""
 
 
 def prepare(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphfusion.errors import CellError
+from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span
 
 UNSEEN = 0
@@ -44,11 +46,10 @@ class TabularModality:
         """Learn scales and categories from the training rows."""
         scales, categories = {}, {}
         for column, kind in self.columns.items():
-            cells = [row[column] for row in rows if row.get(column) is not None]
             if kind == "category":
-                categories[column] = tuple(sorted({str(c) for c in cells}))
+                categories[column] = tuple(sorted({str(row[column]) for row in rows if row.get(column) is not None}))
             else:
-                numbers = np.array([_number(c) for c in cells] or [0.0])
+                numbers = np.array(readable(rows, column, partial(_number_of, column)) or [0.0])
                 scales[column] = (float(numbers.mean()), float(numbers.std()) or 1.0)
         return replace(self, scales=scales, categories=categories)
 
@@ -65,12 +66,20 @@ class TabularModality:
         values = np.array(found, np.float32).reshape(-1, 2)
         return Tokens(values, values[:, :1].astype(np.int64), no_span(len(values)))
 
+    def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
+        """Unchanged."""
+        return tokens
+
     def _category(self, cell: Any, known: tuple[str, ...], offset: int) -> int:
         return offset + known.index(str(cell)) if str(cell) in known else UNSEEN
 
     def _scaled(self, cell: Any, column: str) -> float:
         mean, deviation = self.scales[column]
         return (_number(cell) - mean) / deviation
+
+
+def _number_of(column: str, row: Mapping[str, Any]) -> float:
+    return _number(row[column])
 
 
 def _number(cell: Any) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphfusion.errors import CellError
+from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TextModality:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        texts = (_clean(row[self.column]) for row in rows if row.get(self.column) is not None)
+        texts = readable(rows, self.column, lambda row: _clean(row[self.column]))
         tokenizer.train_from_iterator(texts, trainer)
         return replace(self, vocabulary=tokenizer.to_str())
 
@@ -79,6 +80,10 @@ class TextModality:
             spans,
             {"entity": _words(text, encoding.word_ids, spans)},
         )
+
+    def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
+        """Unchanged."""
+        return tokens
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""

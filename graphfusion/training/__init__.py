@@ -2,7 +2,7 @@
 
 from graphfusion.training.loop import Fit, FitState, predict_logits, run_fit, score_logits, start_fit
 from graphfusion.training.optimizer import OPTIMIZERS
-from graphfusion.training.rows import Batches, Collate
+from graphfusion.training.rows import Batches, Collate, Noise
 
 __all__ = [
     "OPTIMIZERS",
@@ -10,6 +10,7 @@ __all__ = [
     "Collate",
     "Fit",
     "FitState",
+    "Noise",
     "predict_logits",
     "run_fit",
     "score_logits",

@@ -128,7 +128,7 @@ def _train_epoch(fit: Fit, train: Batches, state: FitState, steps: int, progress
     fit.step_module.train()
     config, total, seen = fit.config, 0.0, 0
     count = len(train.plan(fit.seed, state.epoch))
-    loader = train.epoch(fit.seed, state.epoch, config.modality_dropout, config.workers)
+    loader = train.epoch(fit.seed, state.epoch, config.workers)
     for i, batch in enumerate(progress.steps(state.epoch + 1, loader, count)):
         first, last = i % config.accumulate == 0, (i + 1) % config.accumulate == 0 or i + 1 == count
         if first:

@@ -191,3 +191,59 @@ def test_seen_is_ok_plus_skipped_plus_repaired() -> None:
 
 def test_modalities_follow_the_schema() -> None:
     assert list(modalities_of(SCHEMA)) == list(SCHEMA.node_types)
+
+
+def test_image_augmentation_is_a_shift() -> None:
+    pixels = np.random.default_rng(0).random((20, 20, 1)).astype(np.float32)
+    modality = ImageModality("i", size=20, patch=5, channels=1, mean=(0.0,), std=(1.0,))
+    tokens = modality.tokens({"i": pixels}, ROOT)
+    shifts = set()
+    for seed in range(40):
+        moved = modality.augment(tokens, 1.0, np.random.default_rng(seed))
+        picture = moved.values.reshape(4, 4, 5, 5).transpose(0, 2, 1, 3).reshape(20, 20)
+        fits = [
+            (y, x)
+            for y in range(-2, 3)
+            for x in range(-2, 3)
+            if np.allclose(picture, pixels[(np.arange(20) + y).clip(0, 19)][:, (np.arange(20) + x).clip(0, 19), 0])
+        ]
+        assert len(fits) == 1
+        shifts.update(fits)
+        np.testing.assert_array_equal(moved.position, tokens.position)
+    assert len(shifts) > 10
+
+
+def test_audio_augmentation_moves_and_masks() -> None:
+    modality = AudioModality("a", bands=20, frames_per_token=4)
+    tokens = modality.tokens({"a": np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)}, ROOT)
+    frames = tokens.values.transpose(1, 0, 2).reshape(20, -1)
+    moved_by, masked = set(), 0
+    for seed in range(40):
+        out = modality.augment(tokens, 1.0, np.random.default_rng(seed)).values.transpose(1, 0, 2).reshape(20, -1)
+        count = frames.shape[1]
+        kept = out != 0
+        found = [
+            s
+            for s in range(-4, 5)
+            if np.allclose(out[kept], frames[:, (np.arange(count) + s).clip(0, count - 1)][kept])
+        ]
+        assert found
+        moved_by.update(found)
+        bands, times = (~kept).all(axis=1).sum(), (~kept).all(axis=0).sum()
+        assert bands <= 3
+        assert times <= round(0.15 * count)
+        masked += int(bands + times)
+    assert len(moved_by) > 4
+    assert masked > 0
+
+
+def test_augmentation_keeps_the_rest_as_it_is() -> None:
+    modalities, samples = tokenize(make_rows(3))
+    for name in ("caption", "clip", "table"):
+        assert (
+            modalities[name].augment(samples[0].tokens[name], 1.0, np.random.default_rng(0)) is samples[0].tokens[name]
+        )
+    for name, modality in modalities.items():
+        one, two = (modality.augment(samples[1].tokens[name], 1.0, np.random.default_rng(3)) for _ in range(2))
+        np.testing.assert_array_equal(one.values, two.values)
+        assert len(one) == len(samples[1].tokens[name])

@@ -21,7 +21,7 @@ from graphfusion.training.optimizer import (
     optimizer_tensors,
     warmup_cosine,
 )
-from graphfusion.training.rows import Batches, Collate, DroppingRows
+from graphfusion.training.rows import Batches, Collate, Noise, NoisyRows
 from tests.conftest import make_rows, tokenize
 
 
@@ -68,13 +68,13 @@ def test_weight_decay_is_for_matrices_only() -> None:
 
 
 def test_modality_dropout_is_counted_and_never_takes_all(samples: list[TokenizedSample]) -> None:
-    rows = DroppingRows(samples * 40, 0.6, seed=0, epoch=1)
+    rows = NoisyRows(samples * 40, Noise(dropout=0.6), seed=0, epoch=1)
     kept = [frozenset(rows[i].tokens) for i in range(len(rows))]
     assert all(kept)
     assert kept == [frozenset(rows[i].tokens) for i in range(len(rows))]
-    other = DroppingRows(samples * 40, 0.6, seed=0, epoch=2)
+    other = NoisyRows(samples * 40, Noise(dropout=0.6), seed=0, epoch=2)
     assert kept != [frozenset(other[i].tokens) for i in range(len(rows))]
-    untouched = DroppingRows(samples, 0.0, seed=0, epoch=1)
+    untouched = NoisyRows(samples, Noise(), seed=0, epoch=1)
     assert all(untouched[i] is samples[i] for i in range(len(samples)))
 
 
@@ -82,7 +82,7 @@ def test_modality_dropout_has_its_rate() -> None:
     _, samples = tokenize(make_rows(60))
     lost = total = 0
     for epoch in range(10):
-        rows = DroppingRows(samples, 0.3, seed=0, epoch=epoch)
+        rows = NoisyRows(samples, Noise(dropout=0.3), seed=0, epoch=epoch)
         lost += sum(len(samples[i].tokens) - len(rows[i].tokens) for i in range(60))
         total += sum(len(s.tokens) for s in samples)
     assert abs(lost / total - 0.3) < 0.03
@@ -92,9 +92,9 @@ def test_modality_dropout_has_its_rate() -> None:
 def test_workers_change_nothing(workers: int) -> None:
     modalities, samples = tokenize(make_rows(20))
     builder = GraphBuilder({n: m.node_type for n, m in modalities.items()}, [])
-    batches = Batches.of(samples, Budget(6, 10_000, 10_000), Collate(builder, {}))
-    alone = list(batches.epoch(0, 3, 0.3, workers=0))
-    shared = list(batches.epoch(0, 3, 0.3, workers=workers))
+    batches = Batches.of(samples, Budget(6, 10_000, 10_000), Collate(builder, {}), Noise(modalities, 0.3, 1.0))
+    alone = list(batches.epoch(0, 3, workers=0))
+    shared = list(batches.epoch(0, 3, workers=workers))
     assert len(alone) == len(shared) == 4
     for a, b in zip(alone, shared, strict=True):
         assert isinstance(b, GraphBatch)

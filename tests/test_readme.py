@@ -1,0 +1,39 @@
+"""The README's Python is run as it stands."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import WORDS, png, wav
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_pieces_alone() -> None:
+    space: dict[str, object] = {}
+    exec(BLOCKS[1], space)
+    assert space["fused"].unified.shape == (2, 16)  # type: ignore[attr-defined]
+
+
+def test_your_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block, on a CSV like the one above it: paths, empty cells, three files."""
+    rng = np.random.default_rng(0)
+    lines = ["caption,photo,sound,price,label"]
+    for i in range(40):
+        (tmp_path / f"{i}.png").write_bytes(png(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)))
+        (tmp_path / f"{i}.wav").write_bytes(wav(rng.normal(0, 0.1, 3000), 16_000))
+        caption = " ".join(rng.choice(WORDS, 5))
+        lines.append(f"{caption},{i}.png,{f'{i}.wav' if i % 3 else ''},{i / 2 if i % 4 else ''},{'ab'[i % 2]}")
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    for name in ("new", "test"):
+        shutil.copy(tmp_path / "train.csv", tmp_path / f"{name}.csv")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {}
+    exec(BLOCKS[0].replace('preset="fast"', 'preset="fast", epochs=1, dim=16'), space)
+    assert len(space["p"].predict("new.csv")) == 40  # type: ignore[attr-defined]
