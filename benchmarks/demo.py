@@ -87,14 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder for tables, run and pictures")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--results", type=Path, help="folder for a JSON file of the scores and the machine")
     options = parser.parse_args()
     began = time.monotonic()
     folder = make_tables(options.out)
-    predictor = graphfusion.FusionPredictor(
-        target="answer", preset="fast", seed=0, epochs=options.epochs, modality_dropout=0.05, device=options.device
-    )
+    settings = {"epochs": options.epochs, "dropout": 0.0, "modality_dropout": 0.05, "device": options.device}
+    predictor = graphfusion.FusionPredictor(target="answer", preset="fast", seed=0, **settings)
     predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", save_path=options.out / "run")
     fitted = time.monotonic() - began
     scores = show(predictor, folder, options.out)

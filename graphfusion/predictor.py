@@ -46,6 +46,8 @@ from graphfusion.training.progress import FitProgress, MetricsLog
 
 ARTEFACT = "predictor"
 """Folder below `save_path` that holds the fitted predictor."""
+SHOWN = 256
+"""Rows that the summary of the graph counts."""
 
 
 @dataclass(frozen=True)
@@ -147,38 +149,50 @@ class FusionPredictor:
             raise SchemaError("the table has no rows.")
         train, held = _split(read, valid, self.config.seed, media_root)
         files = self._newest_checkpoint(folder) if resume and folder else None
-        training = self.config.training
-        with FitProgress(training.epochs, quiet) as progress, _own_randomness(self.config.seed):
-            self._pipeline = self._restore(files, "weights") if files else self._make_pipeline(train)
-            pipeline = self.pipeline
+        with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed):
+            pipeline = self._restore(files) if files else self._make_pipeline(train)
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
-            rows, self.report = self._tokenize(train, on_error, targets=True, progress=progress)
-            held_rows, held_report = self._tokenize(held, on_error, True, progress) if held else ([], Report())
+            rows, self.report = _tokenize(pipeline, train, on_error, True, progress)
+            held_rows, held_report = _tokenize(pipeline, held, on_error, True, progress) if held else ([], Report())
             progress.say(f"read: {self.report}" + (f"\nvalidation: {held_report}" if held else ""))
             if not rows:
                 raise SchemaError("no row is left to train on.")
-            progress.say(pipeline.builder.summary([r.tokens for r in rows[:256]]))
-            count = sum(p.numel() for p in pipeline.model.parameters())
-            progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
-            budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
-            noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
-            fit = start_fit(pipeline.model, training, self.config.seed)
-            state = _fit_state(files, fit.optimizer) if files else FitState()
-            log = MetricsLog(folder, state.epoch)
-            state = run_fit(
-                fit,
-                Batches.of(rows, budget, collate, noise),
-                Batches.of(held_rows, budget, collate) if held_rows else None,
-                state,
-                log,
-                progress,
-                save=lambda s: self._save_checkpoint(folder, s, fit.optimizer),
-            )
-            log.close()
-            self.history = state.history
+            self.history = self._train(pipeline, rows, held_rows, folder, files, progress).history
+        self._pipeline = pipeline
         if folder:
             self.save(folder / ARTEFACT)
         return self
+
+    def _train(
+        self,
+        pipeline: Pipeline,
+        rows: Sequence[TokenizedSample],
+        held: Sequence[TokenizedSample],
+        folder: Path | None,
+        files: Mapping[str, bytes] | None,
+        progress: FitProgress,
+    ) -> FitState:
+        """Fit the pipeline's model, from a checkpoint's `files` if there are any."""
+        training = self.config.training
+        progress.say(pipeline.builder.summary([r.tokens for r in rows[:SHOWN]]))
+        count = sum(p.numel() for p in pipeline.model.parameters())
+        progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
+        budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
+        noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
+        fit = start_fit(pipeline.model, training, self.config.seed)
+        state = _fit_state(files, fit.optimizer) if files else FitState()
+        log = MetricsLog(folder, state.epoch)
+        state = run_fit(
+            fit,
+            Batches.of(rows, budget, collate, noise),
+            Batches.of(held, budget, collate) if held else None,
+            state,
+            log,
+            progress,
+            save=lambda s: self._save_checkpoint(pipeline, folder, s, fit.optimizer),
+        )
+        log.close()
+        return state
 
     def predict(self, table: Any, **options: Any) -> Any:
         """One entry per row: a class, a list of labels or a number; with several targets a mapping of such lists.
@@ -226,9 +240,7 @@ class FusionPredictor:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted predictor to a folder, replacing one that is there in one step."""
-        write_folder(
-            Path(path), {**self._documents(), "weights.safetensors": to_safetensors(self.pipeline.model.state_dict())}
-        )
+        write_folder(Path(path), {**self._documents(self.pipeline), **_weights(self.pipeline.model)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FusionPredictor:
@@ -244,7 +256,7 @@ class FusionPredictor:
         document = _document(files)
         predictor = cls(document["targets"])
         predictor.config = RunConfig.from_dict(document["config"])
-        predictor._pipeline = predictor._restore(files, "weights")
+        predictor._pipeline = predictor._restore(files)
         return predictor
 
     def _make_pipeline(self, train: Table) -> Pipeline:
@@ -275,14 +287,6 @@ class FusionPredictor:
         }
         return Pipeline(schema, modalities, scales, builder, make_model(modalities, builder, tasks, model))
 
-    def _tokenize(
-        self, table: Table, on_error: str, targets: bool, progress: FitProgress | None = None
-    ) -> tuple[list[TokenizedSample], Report]:
-        pipeline = self.pipeline
-        samples = table.samples(pipeline.schema, targets)
-        done = progress.counter("reading rows", len(table)) if progress else lambda: None
-        return prepare(samples, pipeline.modalities, pipeline.columns, table.root, on_error, done)
-
     def _rows(
         self,
         table: Any,
@@ -296,7 +300,7 @@ class FusionPredictor:
             if name not in self.pipeline.modalities:
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}")
         read = replace(read_table(table, media_root), numbers=())  # answers line up with the rows as given
-        rows, report = self._tokenize(read, on_error, targets)
+        rows, report = _tokenize(self.pipeline, read, on_error, targets)
         return [r.without(frozenset(without)) for r in rows], len(read), report
 
     def _batches(self, rows: Sequence[TokenizedSample]) -> Iterator[GraphBatch]:
@@ -320,8 +324,7 @@ class FusionPredictor:
         training = self.config.training
         return Budget(training.batch_size, training.max_nodes, training.max_edges)
 
-    def _documents(self) -> dict[str, bytes]:
-        pipeline = self.pipeline
+    def _documents(self, pipeline: Pipeline) -> dict[str, bytes]:
         document = {
             "targets": list(self.targets),
             "config": self.config.to_dict(),
@@ -332,7 +335,7 @@ class FusionPredictor:
         }
         return {"predictor.json": to_json(document)}
 
-    def _restore(self, files: Mapping[str, bytes], weights: str) -> Pipeline:
+    def _restore(self, files: Mapping[str, bytes]) -> Pipeline:
         document = _document(files)
         pipeline = self._with_model(
             Schema.from_dict(document["schema"]),
@@ -340,18 +343,20 @@ class FusionPredictor:
             {name: scale and TargetScale(**scale) for name, scale in document["scales"].items()},
             GraphBuilder.from_dict(document["graph"]),
         )
-        _load_weights(pipeline.model, _tensors(files, weights))
+        _load_weights(pipeline.model, _tensors(files, "weights"))
         return pipeline
 
-    def _save_checkpoint(self, folder: Path | None, state: FitState, optimizer: torch.optim.Optimizer) -> None:
+    def _save_checkpoint(
+        self, pipeline: Pipeline, folder: Path | None, state: FitState, optimizer: torch.optim.Optimizer
+    ) -> None:
         """A checkpoint of the last epoch; older ones go once it is whole."""
         if folder is None:
             return
         path = folder / "checkpoints" / f"epoch-{state.epoch:05}"
         progress = {k: getattr(state, k) for k in ("epoch", "step", "best_epoch", "score", "history", "stopped")}
         files = {
-            **self._documents(),
-            "weights.safetensors": to_safetensors(self.pipeline.model.state_dict()),
+            **self._documents(pipeline),
+            **_weights(pipeline.model),
             "best.safetensors": to_safetensors(state.best_weights),
             "optimizer.safetensors": to_safetensors(optimizer_tensors(optimizer)),
             "fit.json": to_json(progress),
@@ -374,6 +379,18 @@ class FusionPredictor:
             if saved[section] != mine[section]:
                 raise ConfigError(f"resume: {path} was fitted with {section}={saved[section]}, now {mine[section]}.")
         return files
+
+
+def _tokenize(
+    pipeline: Pipeline, table: Table, on_error: str, targets: bool, progress: FitProgress | None = None
+) -> tuple[list[TokenizedSample], Report]:
+    samples = table.samples(pipeline.schema, targets)
+    done = progress.counter("reading rows", len(table)) if progress else lambda: None
+    return prepare(samples, pipeline.modalities, pipeline.columns, table.root, on_error, done)
+
+
+def _weights(model: FusionModel) -> dict[str, bytes]:
+    return {"weights.safetensors": to_safetensors(model.state_dict())}
 
 
 def _split(table: Table, valid: Any, seed: int, root: str | os.PathLike[str] | None) -> tuple[Table, Table | None]:

@@ -21,6 +21,8 @@ from graphfusion.schema import Audio, Class, Features, Schema, Tabular, Text
 from graphfusion.schema import Image as ImageColumn
 from graphfusion.tasks import make_task
 
+torch.set_num_threads(1)  # the suite runs one process a core
+
 WORDS = ["red", "green", "blue", "small", "large", "round", "square", "old", "new", "fast", "slow", "warm", "cold"]
 SCHEMA = Schema(
     inputs={

@@ -31,8 +31,7 @@ def kept(sample: TokenizedSample, types: frozenset[str]) -> TokenizedSample:
     return sample.without(frozenset(TYPES) - types)
 
 
-@pytest.mark.parametrize("fusion", ["graph", "concat"])
-@pytest.mark.parametrize("graph", sorted(GRAPHS))
+@pytest.mark.parametrize(("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), ("hub", "concat")])
 def test_every_subset_at_every_place(
     graph: str, fusion: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample]
 ) -> None:

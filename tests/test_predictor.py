@@ -135,8 +135,7 @@ class Stop(Exception):
     """Raised where a test stops a fit."""
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("stop", "workers"), [(1, 0), (3, 0), (2, 1)])
 def test_a_stopped_fit_resumes_to_the_same_bits(
     stop: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +151,8 @@ def test_a_stopped_fit_resumes_to_the_same_bits(
     whole = fit(tmp_path / "whole")
     save = gf.FusionPredictor._save_checkpoint
 
-    def cut(self: gf.FusionPredictor, folder: Path, state: FitState, optimizer: Any) -> None:
-        save(self, folder, state, optimizer)
+    def cut(self: gf.FusionPredictor, pipeline: Any, folder: Path, state: FitState, optimizer: Any) -> None:
+        save(self, pipeline, folder, state, optimizer)
         if state.epoch == stop:
             raise Stop
 
@@ -260,8 +259,9 @@ def test_time_limit_ends_a_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(p.predict(make_rows(2))) == 2
 
 
-@pytest.mark.parametrize("graph", sorted(GRAPHS))
-@pytest.mark.parametrize("fusion", sorted(FUSIONS))
+@pytest.mark.parametrize(
+    ("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), *(("hub", f) for f in sorted(FUSIONS))]
+)
 def test_every_stage_is_swapped_by_name(graph: str, fusion: str) -> None:
     """extract, align, fuse, optimise."""
     choice: dict[str, Any] = {
