@@ -28,7 +28,7 @@ gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo o
 	PYTHONPATH=. python3 -m pytest -q -m gpu -o filterwarnings=default tests
 	PYTHONPATH=. python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
 
-tables: $(READY)  ## make the published tables again (real data; see benchmarks/README.md)
+tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/digit_ops.py --table
 
 clean:

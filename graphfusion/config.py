@@ -15,12 +15,14 @@ from graphfusion.errors import ConfigError, unknown_name
 class ModelConfig:
     """The model: how inputs are encoded (extract), tied together (align) and combined (fuse).
 
-    `encoders` names an encoder per kind of input, for example `{"image": "linear"}`; `graph` is a preset of relations;
+    `encoders` names an encoder per kind of input, for example `{"image": "linear"}`; `graph` is a preset of relations, and
+    `relations` (as `graph_builder.relation_to_dict` gives them) replaces it;
     `fusion` the strategy; `attention` the mode of a message-passing layer (`gat` or `gatv2`).
     """
 
     encoders: Mapping[str, str] = field(default_factory=dict)
     graph: str = "hub"
+    relations: tuple[Mapping[str, Any], ...] = ()
     fusion: str = "graph"
     attention: str = "gat"
     readout: str = "mean"
@@ -72,7 +74,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` gives an equal configuration back."""
         return {
-            "model": {**dataclasses.asdict(self.model), "encoders": dict(self.model.encoders)},
+            "model": dataclasses.asdict(self.model) | {"relations": [dict(r) for r in self.model.relations]},
             "training": dataclasses.asdict(self.training),
             "seed": self.seed,
         }
@@ -84,6 +86,7 @@ class RunConfig:
             if key not in ("model", "training", "seed"):
                 raise ConfigError(unknown_name("section", key, ("model", "training", "seed")))
         flat = {**document.get("model", {}), **document.get("training", {})}
+        flat["relations"] = tuple(flat.get("relations", ()))
         return cls(seed=document.get("seed", 0)).override(flat)
 
     def override(self, settings: Mapping[str, Any]) -> RunConfig:

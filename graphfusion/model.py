@@ -10,7 +10,7 @@ from graphfusion.config import ModelConfig
 from graphfusion.encoders import EmbeddingEncoder, make_encoder
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion import FUSIONS, FusedGraph
-from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, graph_preset
+from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
 from graphfusion.modalities import Modality
 from graphfusion.nn import TypedModules
 
@@ -52,9 +52,9 @@ class FusionModel(nn.Module):
 
 
 def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> GraphBuilder:
-    """The graph builder of a configuration: its preset of relations over the layouts of fitted modalities."""
+    """The graph builder of a configuration: its relations, or its preset, over the layouts of fitted modalities."""
     layouts = {name: modality.node_type for name, modality in modalities.items()}
-    relations = graph_preset(config.graph, layouts)
+    relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts)
     needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
     return GraphBuilder(layouts, relations, hubs=needed)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +20,7 @@ from graphfusion.config import PRESETS, RunConfig
 from graphfusion.data import Budget, Report, Table, counted_seed, read_table, split_rows
 from graphfusion.data.infer import infer_schema
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
-from graphfusion.graph_builder import GraphBatch, GraphBuilder
+from graphfusion.graph_builder import GraphBatch, GraphBuilder, Relation, relation_to_dict
 from graphfusion.modalities import (
     Modality,
     TokenizedSample,
@@ -28,7 +30,7 @@ from graphfusion.modalities import (
     prepare,
 )
 from graphfusion.model import FusionModel, make_builder, make_model
-from graphfusion.schema import Input, Schema, Target
+from graphfusion.schema import Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text
 from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
 from graphfusion.training import Batches, Collate, FitState, Noise, predict_logits, run_fit, score_logits, start_fit
 from graphfusion.training.checkpoint import (
@@ -48,6 +50,17 @@ ARTEFACT = "predictor"
 """Folder below `save_path` that holds the fitted predictor."""
 SHOWN = 256
 """Rows that the summary of the graph counts."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one fit works on: training and validation rows, where it writes, the checkpoint it goes on from."""
+
+    rows: Sequence[TokenizedSample]
+    held: Sequence[TokenizedSample]
+    folder: Path | None
+    files: Mapping[str, bytes] | None
+    deadline: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,9 @@ class FusionPredictor:
         target: the column to predict, or several.
         preset: starting point of all settings: `fast` or `accurate`.
         seed: of every random choice.
-        columns: what some columns are, where the inferred kind is not meant, for example `{"title": Text()}`.
+        columns: what some columns are, where the inferred kind is not meant, for example `{"title": Text()}`; None leaves a
+            column out. A whole `Schema` switches inference off.
+        relations: relation policies (`graph_builder`) in place of the preset `graph`.
         settings: any field of `ModelConfig` or `TrainingConfig` by its name, for example `epochs=5, graph="full"`.
 
     Raises:
@@ -92,7 +107,8 @@ class FusionPredictor:
         target: str | Sequence[str],
         preset: str = "fast",
         seed: int = 0,
-        columns: Mapping[str, Input | Target] | None = None,
+        columns: Mapping[str, Input | Target | None] | Schema | None = None,
+        relations: Sequence[Relation] = (),
         **settings: Any,
     ) -> None:
         if preset not in PRESETS:
@@ -100,11 +116,14 @@ class FusionPredictor:
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         if not self.targets:
             raise ConfigError("target: expected a column name or several, got none.")
-        self.columns = dict(columns or {})
+        self.columns = columns if isinstance(columns, Schema) else dict(columns or {})
+        if relations:
+            settings["relations"] = tuple(relation_to_dict(r) for r in relations)
         base = PRESETS[preset]
         self.config = RunConfig(base.model, base.training, seed).override(settings)
         self.history: list[dict[str, Any]] = []
         self.report: Report | None = None
+        """Account of the rows of the last fit or answer."""
         self._pipeline: Pipeline | None = None
 
     @property
@@ -141,15 +160,17 @@ class FusionPredictor:
         """
         if time_limit is not None:
             self.config = self.config.override({"time_limit": time_limit})
+        limit = self.config.training.time_limit
+        deadline = time.monotonic() + limit if limit else float("inf")
         folder = Path(save_path) if save_path else None
         if resume and folder is None:
             raise ConfigError("resume=True needs the save_path of the fit to go on with.")
-        read = read_table(table, media_root)
+        read = read_table(table, media_root, self._text_columns())
         if not len(read):
             raise SchemaError("the table has no rows.")
-        train, held = _split(read, valid, self.config.seed, media_root)
+        train, held = self._split(read, valid, media_root)
         files = self._newest_checkpoint(folder) if resume and folder else None
-        with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed):
+        with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed, "fit"):
             pipeline = self._restore(files) if files else self._make_pipeline(train)
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
             rows, self.report = _tokenize(pipeline, train, on_error, True, progress)
@@ -157,39 +178,36 @@ class FusionPredictor:
             progress.say(f"read: {self.report}" + (f"\nvalidation: {held_report}" if held else ""))
             if not rows:
                 raise SchemaError("no row is left to train on.")
-            self.history = self._train(pipeline, rows, held_rows, folder, files, progress).history
+            held_rows = _with_known_labels(pipeline, held_rows, progress)
+            job = Job(rows, held_rows, folder, files, deadline)
+            self.history = self._train(pipeline, job, progress).history
         self._pipeline = pipeline
         if folder:
             self.save(folder / ARTEFACT)
         return self
 
-    def _train(
-        self,
-        pipeline: Pipeline,
-        rows: Sequence[TokenizedSample],
-        held: Sequence[TokenizedSample],
-        folder: Path | None,
-        files: Mapping[str, bytes] | None,
-        progress: FitProgress,
-    ) -> FitState:
-        """Fit the pipeline's model, from a checkpoint's `files` if there are any."""
+    def _train(self, pipeline: Pipeline, job: Job, progress: FitProgress) -> FitState:
+        """Fit the pipeline's model, from the job's checkpoint if it has one."""
         training = self.config.training
-        progress.say(pipeline.builder.summary([r.tokens for r in rows[:SHOWN]]))
+        digest = _digest(pipeline, job) if job.folder else ""
+        progress.say(pipeline.builder.summary([r.tokens for r in job.rows[:SHOWN]]))
         count = sum(p.numel() for p in pipeline.model.parameters())
         progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
-        fit = start_fit(pipeline.model, training, self.config.seed)
-        state = _fit_state(files, fit.optimizer) if files else FitState()
-        log = MetricsLog(folder, state.epoch)
+        fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
+        state = _fit_state(job.files, fit.optimizer, digest) if job.files else FitState()
+        log = MetricsLog(job.folder, state.epoch)
+        if job.folder and not job.files:
+            _remove_checkpoints(job.folder)
         state = run_fit(
             fit,
-            Batches.of(rows, budget, collate, noise),
-            Batches.of(held, budget, collate) if held else None,
+            Batches.of(job.rows, budget, collate, noise),
+            Batches.of(job.held, budget, collate) if job.held else None,
             state,
             log,
             progress,
-            save=lambda s: self._save_checkpoint(pipeline, folder, s, fit.optimizer),
+            save=lambda s: self._save_checkpoint(pipeline, job.folder, s, fit.optimizer, digest),
         )
         log.close()
         return state
@@ -214,13 +232,17 @@ class FusionPredictor:
         return self._single({name: p.probability for name, p in found.items()})
 
     def evaluate(self, table: Any, **options: Any) -> dict[str, Any]:
-        """Metrics over the rows that have the target; `name/metric` with several targets. Options: see `predict`."""
+        """Metrics over the rows that have the target; `name/metric` with several targets; `rows` and `skipped` count the rows.
+
+        Options: see `predict`.
+        """
         rows, _, report = self._rows(table, targets=True, **options)
         if not rows:
             raise SchemaError(f"no row is left to evaluate on: {report}")
         logits = predict_logits(self.pipeline.model, self._batches(rows))
         targets = {n: task.encode([r.targets[n] for r in rows]) for n, task in self.pipeline.tasks.items()}
-        return score_logits(self.pipeline.model, logits, targets)
+        scores = score_logits(self.pipeline.model, logits, targets)
+        return {**scores, "rows": len(rows), "skipped": report.skipped}
 
     def embed(self, table: Any, **options: Any) -> NDArray[np.float32]:
         """The unified representation (rows, dim); NaN in a row left out. Options: see `predict`."""
@@ -261,7 +283,11 @@ class FusionPredictor:
 
     def _make_pipeline(self, train: Table) -> Pipeline:
         """Everything that is learned from training rows before the first step, and a fresh model."""
-        schema = infer_schema(train, self.targets, self.columns)
+        known = self.columns
+        schema = known if isinstance(known, Schema) else infer_schema(train, self.targets, known)
+        for name in self.targets:
+            if name not in schema.targets:
+                raise SchemaError(f"target {name!r}: {unknown_name('target of the schema', name, schema.targets)}")
         if not schema.inputs:
             raise SchemaError(f"the table has no input column beside the target {', '.join(self.targets)}.")
         raw = [sample.values for sample in train.samples(schema)]
@@ -280,12 +306,12 @@ class FusionPredictor:
         builder: GraphBuilder,
     ) -> Pipeline:
         model, training = self.config.model, self.config.training
-        torch.manual_seed(counted_seed(self.config.seed, "weights"))
-        tasks = {
-            name: make_task(name, spec, scales[name], model.dim, training.label_smoothing)
-            for name, spec in schema.targets.items()
-        }
-        return Pipeline(schema, modalities, scales, builder, make_model(modalities, builder, tasks, model))
+        with _own_randomness(self.config.seed, "weights"):
+            tasks = {
+                name: make_task(name, spec, scales[name], model.dim, training.label_smoothing)
+                for name, spec in schema.targets.items()
+            }
+            return Pipeline(schema, modalities, scales, builder, make_model(modalities, builder, tasks, model))
 
     def _rows(
         self,
@@ -299,9 +325,11 @@ class FusionPredictor:
         for name in without:
             if name not in self.pipeline.modalities:
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}")
-        read = replace(read_table(table, media_root), numbers=())  # answers line up with the rows as given
-        rows, report = _tokenize(self.pipeline, read, on_error, targets)
-        return [r.without(frozenset(without)) for r in rows], len(read), report
+        read = replace(read_table(table, media_root, self._text_columns()), numbers=())  # answers line up with the rows
+        if not len(read):
+            return [], 0, Report()
+        rows, self.report = _tokenize(self.pipeline, read, on_error, targets)
+        return [r.without(frozenset(without)) for r in rows], len(read), self.report
 
     def _batches(self, rows: Sequence[TokenizedSample]) -> Iterator[GraphBatch]:
         device = next(self.pipeline.model.parameters()).device
@@ -347,7 +375,7 @@ class FusionPredictor:
         return pipeline
 
     def _save_checkpoint(
-        self, pipeline: Pipeline, folder: Path | None, state: FitState, optimizer: torch.optim.Optimizer
+        self, pipeline: Pipeline, folder: Path | None, state: FitState, optimizer: torch.optim.Optimizer, digest: str
     ) -> None:
         """A checkpoint of the last epoch; older ones go once it is whole."""
         if folder is None:
@@ -359,12 +387,10 @@ class FusionPredictor:
             **_weights(pipeline.model),
             "best.safetensors": to_safetensors(state.best_weights),
             "optimizer.safetensors": to_safetensors(optimizer_tensors(optimizer)),
-            "fit.json": to_json(progress),
+            "fit.json": to_json({**progress, "rows": digest}),
         }
         write_folder(path, files)
-        for older in path.parent.glob("epoch-*"):
-            if older != path:
-                remove_folder(older)
+        _remove_checkpoints(folder, but=path)
 
     def _newest_checkpoint(self, folder: Path) -> dict[str, bytes] | None:
         """The files of the last whole checkpoint below `folder`; ConfigError if it is of other settings."""
@@ -378,7 +404,26 @@ class FusionPredictor:
         for section in ("model", "training", "seed"):
             if saved[section] != mine[section]:
                 raise ConfigError(f"resume: {path} was fitted with {section}={saved[section]}, now {mine[section]}.")
+        if _document(files)["targets"] != list(self.targets):
+            raise ConfigError(f"resume: {path} was fitted to {_document(files)['targets']}, now {list(self.targets)}.")
+        if self.config.training.precision == "fp16":
+            raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
         return files
+
+    def _text_columns(self) -> list[str]:
+        """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
+        schema = self._pipeline.schema if self._pipeline else self.columns
+        named = {**schema.inputs, **schema.targets} if isinstance(schema, Schema) else schema
+        return [name for name, spec in named.items() if _is_textual(spec)]
+
+    def _split(self, table: Table, valid: Any, root: str | os.PathLike[str] | None) -> tuple[Table, Table | None]:
+        """(training rows, validation rows)."""
+        if valid is None:
+            return table, None
+        if isinstance(valid, int | float):
+            first, second = split_rows(len(table), float(valid), self.config.seed)
+            return table.take(first), table.take(second)
+        return table, read_table(valid, root, self._text_columns())
 
 
 def _tokenize(
@@ -393,21 +438,58 @@ def _weights(model: FusionModel) -> dict[str, bytes]:
     return {"weights.safetensors": to_safetensors(model.state_dict())}
 
 
-def _split(table: Table, valid: Any, seed: int, root: str | os.PathLike[str] | None) -> tuple[Table, Table | None]:
-    if valid is None:
-        return table, None
-    if isinstance(valid, int | float):
-        first, second = split_rows(len(table), float(valid), seed)
-        return table.take(first), table.take(second)
-    return table, read_table(valid, root)
+def _is_textual(spec: Input | Target | None) -> bool:
+    if isinstance(spec, Class | MultiLabel) and spec.classes:
+        return all(isinstance(c, str) for c in spec.classes)
+    return isinstance(spec, Text | Image | Audio) or (isinstance(spec, Tabular) and spec.values == "category")
+
+
+def _with_known_labels(
+    pipeline: Pipeline, rows: Sequence[TokenizedSample], progress: FitProgress
+) -> list[TokenizedSample]:
+    """Validation rows, a label that no training row has taken as unknown, and said so."""
+    kept: list[TokenizedSample] = []
+    strange: dict[str, int] = {}
+    for row in rows:
+        targets = dict(row.targets)
+        for name, task in pipeline.tasks.items():
+            try:
+                task.encode([targets.get(name)])
+            except SchemaError:
+                targets[name] = None
+                strange[name] = strange.get(name, 0) + 1
+        kept.append(replace(row, targets=targets))
+    for name, count in strange.items():
+        progress.say(f"validation: {count} rows have a {name!r} that no training row has; it is not scored")
+    return kept
+
+
+def _digest(pipeline: Pipeline, job: Job) -> str:
+    """Hash of everything a fit reads: a resumed fit must see the same rows."""
+    total = hashlib.sha256()
+    for part in (job.rows, job.held):
+        for row in part:
+            total.update(f"{row.id} {sorted(row.targets.items())}".encode())
+            for name in pipeline.modalities:
+                if name in row.tokens:
+                    total.update(name.encode() + row.tokens[name].values.tobytes())
+        total.update(b"|")
+    return total.hexdigest()
+
+
+def _remove_checkpoints(folder: Path, but: Path | None = None) -> None:
+    """Remove older checkpoints, so that they are never taken for those of a newer fit."""
+    for older in (folder / "checkpoints").glob("epoch-*"):
+        if older != but:
+            remove_folder(older)
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
+def _own_randomness(seed: int, purpose: str) -> Iterator[None]:
     """Torch's global generators as they were, after what runs inside."""
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(counted_seed(seed, "fit"))
+        torch.manual_seed(counted_seed(seed, purpose))
         yield
 
 
@@ -442,8 +524,12 @@ def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"the weights do not fit the model of predictor.json: {error}") from error
 
 
-def _fit_state(files: Mapping[str, bytes], optimizer: torch.optim.Optimizer) -> FitState:
+def _fit_state(files: Mapping[str, bytes], optimizer: torch.optim.Optimizer, digest: str) -> FitState:
     progress = from_json(files["fit.json"], "fit.json")
+    if progress.pop("rows") != digest:
+        raise ConfigError(
+            "resume: the training or validation rows are not those of the checkpoint; use another save_path."
+        )
     load_optimizer(optimizer, _tensors(files, "optimizer"))
     score = tuple(progress.pop("score"))
     return FitState(**progress, score=score, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graphfusion.errors import GraphError
 from graphfusion.graph_builder import GRAPHS, HUB
 from graphfusion.modalities import TokenizedSample
 from graphfusion.schema import TABLE
@@ -101,6 +102,20 @@ def test_gradients_do_not_depend_on_the_batch(
             grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
         for name, grad in grads[1].items():
             torch.testing.assert_close(grads[0][name], grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("fusion", ["graph", "concat"])
+def test_the_order_of_features_is_the_vocabulary_s(
+    fusion: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample]
+) -> None:
+    builder, model = make_test_model("hub", fusion=fusion)
+    batch = builder.build([s.tokens for s in samples])
+    features = {name: encoder(batch.nodes[name]) for name, encoder in model.encoders.items()}
+    backwards = dict(reversed(features.items()))
+    torch.testing.assert_close(model.fusion(batch, features).unified, model.fusion(batch, backwards).unified)
+    del backwards["sound"]
+    with pytest.raises(GraphError, match="expected the node types"):
+        model.fusion(batch, backwards)
 
 
 def test_table_columns_are_nodes(samples: list[TokenizedSample]) -> None:

@@ -31,7 +31,7 @@ SPECS: dict[str, Input] = {
     "features": Features(max_tokens=5),
 }
 BROKEN: dict[str, list[Any]] = {
-    "text": [7, b"bytes"],
+    "text": [b"bytes", ["list"]],
     "image": [b"junk", "missing.png", np.full((2, 2), 9.0)],
     "audio": [b"junk", "../out.wav", np.array([np.nan])],
     "number": ["many", float("inf")],

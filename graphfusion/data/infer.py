@@ -19,13 +19,16 @@ LOOK = 1000
 """Cells of a column that are looked at."""
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 AUDIO_ENDINGS = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"}
-AUDIO_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM")
+AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM")
 MAX_CATEGORIES = 50
 MAX_INTEGER_CLASSES = 100
 
 
-def infer_schema(table: Table, targets: Sequence[str], columns: Mapping[str, Input | Target] | None = None) -> Schema:
-    """What each column seems to be; `columns` says otherwise for some. A column without any value is left out.
+def infer_schema(
+    table: Table, targets: Sequence[str], columns: Mapping[str, Input | Target | None] | None = None
+) -> Schema:
+    """What each column seems to be; `columns` says otherwise for some, None leaves one out. So is a column without any
+    value.
 
     Texts with at most 50 different values in which values recur are categories; a target of whole numbers with at most
     100 different values is a class.
@@ -45,14 +48,14 @@ def infer_schema(table: Table, targets: Sequence[str], columns: Mapping[str, Inp
         values = [c for c in cells if c is not None][:LOOK]
         if values:
             inputs[name] = _input(name, values, table.root)
-    return Schema(inputs, found.targets).override(given)
+    return Schema(inputs, found.targets).override({name: spec for name, spec in given.items() if spec is not None})
 
 
 def _target(name: str, cells: Sequence[Any]) -> Target:
     values = [c for c in cells if c is not None]
     if not values:
         raise SchemaError(f"target {name!r}: no row has a value.")
-    if all(isinstance(v, list | tuple | set) for v in values):
+    if all(isinstance(v, list | tuple | set | frozenset | np.ndarray) for v in values):
         return MultiLabel()
     if all(isinstance(v, float) for v in values):
         return Number()
@@ -75,7 +78,7 @@ def _input(name: str, values: Sequence[Any], root: Path) -> Input:
     if isinstance(first, str | os.PathLike):
         return _of_text(values, root)
     if isinstance(first, bytes | bytearray):
-        return Audio() if bytes(first[:4]).startswith(AUDIO_MAGIC) else _image(values, root)
+        return Audio() if _is_audio(bytes(first[:12])) else _image(values, root)
     if isinstance(first, PILImage.Image):
         return _image(values, root)
     if isinstance(first, bool | int | float):
@@ -87,6 +90,10 @@ def _input(name: str, values: Sequence[Any], root: Path) -> Input:
     raise SchemaError(
         f"column {name!r}: cannot tell what {type(first).__name__} cells are; pass columns= with its kind."
     )
+
+
+def _is_audio(start: bytes) -> bool:
+    return start.startswith(AUDIO_MAGIC) or (start.startswith(b"RIFF") and start[8:12] == b"WAVE")
 
 
 def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root: Path) -> Input:
@@ -103,11 +110,11 @@ def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root
 
 
 def _of_text(values: Sequence[Any], root: Path) -> Input:
-    endings = {PurePath(v).suffix.lower() for v in values}
-    if endings <= IMAGE_ENDINGS:
-        return _image(values, root)
-    if endings <= AUDIO_ENDINGS:
-        return Audio()
+    values = [os.fspath(v) for v in values if isinstance(v, str | os.PathLike)]
+    endings = [PurePath(v).suffix.lower() for v in values]
+    for known, make in ((IMAGE_ENDINGS, lambda: _image(values, root)), (AUDIO_ENDINGS, Audio)):
+        if sum(e in known for e in endings) > len(endings) / 2:  # a stray "n/a" is for the policy for bad cells
+            return make()
     different = len(set(values))
     if different <= MAX_CATEGORIES and different <= len(values) / 4 and all(len(str(v).split()) <= 3 for v in values):
         return Tabular(values="category")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +70,11 @@ class Table:
             yield Sample(number, values, {name: cells[i] for name, cells in wanted.items()})
 
 
-def read_table(source: Any, root: str | os.PathLike[str] | None = None) -> Table:
+def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text: Collection[str] = ()) -> Table:
     """Read rows from a list of mappings, a mapping of columns, a pandas frame, a CSV or a Parquet file.
+
+    A CSV does not say of what type its columns are, so they are guessed; those in `as_text` are read as they stand. Dates
+    become days since 1970 (a number), durations seconds, decimals floats.
 
     Media paths in cells are relative to `root`: by default the file's folder, or the working directory for rows in
     memory. In CSV an empty cell is missing; so are None, NaN and NaT everywhere.
@@ -81,11 +86,16 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None) -> Table
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return Table(_read_file(path), Path(root or path.parent).resolve())
+        return Table(_read_file(path, as_text), Path(root or path.parent).resolve())
     place = Path(root or ".").resolve()
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas, without importing it
         return Table({str(c): [_cell(v) for v in source[c].tolist()] for c in source.columns}, place)
     if isinstance(source, Mapping):
+        for name, cells in source.items():
+            if isinstance(cells, str | bytes) or not hasattr(cells, "__len__"):
+                raise TableError(
+                    f"column {name!r}: expected a list of cells, got {type(cells).__name__}; one row is [{{…}}]."
+                )
         lengths = {name: len(cells) for name, cells in source.items()}
         if len(set(lengths.values())) > 1:
             raise TableError(f"columns differ in length: {lengths}.")
@@ -99,15 +109,15 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None) -> Table
 
 
 def _columns_of_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
-    names: dict[str, None] = {}
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise TableError(f"row {i}: expected a mapping of column → value, got {type(row).__name__}.")
-        names.update(dict.fromkeys(map(str, row)))
-    return {name: [_cell(row.get(name)) for row in rows] for name in names}
+    named = [{str(key): value for key, value in row.items()} for row in rows]
+    names = dict.fromkeys(name for row in named for name in row)
+    return {name: [_cell(row.get(name)) for row in named] for name in names}
 
 
-def _read_file(path: Path) -> dict[str, Sequence[Any]]:
+def _read_file(path: Path, as_text: Collection[str]) -> dict[str, Sequence[Any]]:
     import pyarrow as pa
 
     if path.suffix.lower() not in FORMATS:
@@ -115,7 +125,7 @@ def _read_file(path: Path) -> dict[str, Sequence[Any]]:
     if not path.is_file():
         raise TableError(f"{path}: no such file (looked from {Path.cwd()}).")
     try:
-        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+        table = _read_csv(path, as_text) if path.suffix.lower() == ".csv" else _read_parquet(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
     doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
@@ -124,10 +134,13 @@ def _read_file(path: Path) -> dict[str, Sequence[Any]]:
     return {name: _arrow_cells(table[name]) for name in table.column_names}
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, as_text: Collection[str]) -> pa.Table:
+    import pyarrow as pa
     from pyarrow import csv
 
-    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NaN", "nan", "NULL", "null"])
+    missing = ["", "NaN", "nan", "NULL", "null"]
+    types = {name: pa.string() for name in as_text}
+    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=missing, column_types=types)
     return csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
 
 
@@ -173,4 +186,20 @@ def _cell(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and math.isnan(value):
         return None
-    return None if type(value).__name__ in ("NaTType", "NAType") else value
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers for dates (days since 1970), durations (seconds) and decimals; all else as it is."""
+    if isinstance(value, datetime):
+        value = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return value.timestamp() / 86_400
+    if isinstance(value, date):
+        return float(value.toordinal() - date(1970, 1, 1).toordinal())
+    if isinstance(value, time):
+        return value.hour * 3600.0 + value.minute * 60 + value.second + value.microsecond / 1e6
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return float(value) if isinstance(value, Decimal) else value

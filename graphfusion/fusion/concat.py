@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from graphfusion.fusion.fused_graph import FusedGraph
+from graphfusion.fusion.fused_graph import FusedGraph, in_order
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.nn import READOUTS, TypedModules
 
@@ -28,7 +28,7 @@ class ConcatFusion(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        types = tuple(builder.node_types)
+        types = self.types = tuple(builder.node_types)
         kind = READOUTS["mean" if readout == "hub" else readout]
         self.readouts = TypedModules({name: kind(dim, heads) for name in types})
         wide = 2 * dim
@@ -37,5 +37,6 @@ class ConcatFusion(nn.Module):
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
+        features = in_order(features, self.types)
         readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in features.items()}
-        return FusedGraph(dict(features), readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
+        return FusedGraph(features, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))

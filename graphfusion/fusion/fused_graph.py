@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,3 +26,10 @@ class FusedGraph:
         for name, readout in self.readouts.items():
             if len(readout) != len(self.unified):
                 raise GraphError(f"readout {name!r}: expected {len(self.unified)} rows, got {len(readout)}.")
+
+
+def in_order(features: Mapping[str, Tensor], types: Sequence[str]) -> dict[str, Tensor]:
+    """Features in the order of the vocabulary, whatever order they come in; GraphError unless they are of these types."""
+    if set(features) != set(types):
+        raise GraphError(f"features: expected the node types {', '.join(types)}; got {', '.join(features) or 'none'}.")
+    return {name: features[name] for name in types}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError, unknown_name
-from graphfusion.fusion.fused_graph import FusedGraph
+from graphfusion.fusion.fused_graph import FusedGraph, in_order
 from graphfusion.fusion.top_k import LearnedTopK
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
 from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
@@ -32,7 +32,7 @@ class GraphFusion(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        types = tuple(builder.node_types)
+        types = self.types = tuple(builder.node_types)
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
         if readout not in (*READOUTS, "hub"):
@@ -50,7 +50,7 @@ class GraphFusion(nn.Module):
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
-        states = dict(features)
+        states = in_order(features, self.types)
         edges, scores = self._edges(batch, states)
         for layer in self.layers:
             states = layer(states, edges, scores)

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
 
+IDS = "graphfusion_ids"
+TARGET = "graphfusion_target_"
+
+
 def to_pyg(batch: GraphBatch) -> HeteroData:
     """All of a batch as `HeteroData`: per node type `x`, `ptr`, `batch`, `position`, `span`; per edge type
-    `edge_index`; graph attributes `ids` and `target_<name>`. Absent types stay, with 0 rows.
+    `edge_index`; graph attributes `graphfusion_ids` and `graphfusion_target_<name>`. Absent types stay, with 0 rows.
     """
     from torch_geometric.data import HeteroData
 
@@ -32,9 +36,9 @@ def to_pyg(batch: GraphBatch) -> HeteroData:
         data[name].num_nodes = len(store)
     for edge_type, edges in batch.edges.items():
         data[edge_type].edge_index = edges
-    data.ids = batch.ids
+    data[IDS] = batch.ids
     for name, target in batch.targets.items():
-        data[f"target_{name}"] = target
+        data[TARGET + name] = target
     return data
 
 
@@ -45,33 +49,34 @@ def from_pyg(data: HeteroData) -> GraphBatch:
     Raises:
         GraphError: the stores disagree about the number of samples, or an edge is invalid.
     """
-    nodes = {name: _store_of(data[name]) for name in data.node_types}
+    owners = [data[name].batch for name in data.node_types if data[name].get("batch") is not None]
+    samples = max((int(o.max()) + 1 for o in owners if len(o)), default=1)
+    nodes = {name: _store_of(data[name], samples) for name in data.node_types}
     counts = {name: len(store.ptr) - 1 for name, store in nodes.items()}
     if len(set(counts.values())) > 1:
         raise GraphError(f"node types differ in their number of samples: {counts}.")
     samples = next(iter(counts.values()), 0)
-    prefix = "target_"
-    values = {key: value for key, value in data.to_dict().get("_global_store", {}).items() if torch.is_tensor(value)}
+    values = {key: value for key, value in data.stores[0].items() if torch.is_tensor(value)}
     return GraphBatch(
         nodes=nodes,
         edges={t: _sorted(data[t].edge_index) for t in data.edge_types},
-        ids=values.get("ids", torch.arange(samples)),
-        targets={key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)},
+        ids=values.get(IDS, torch.arange(samples, device=next(iter(nodes.values())).ptr.device)),
+        targets={key.removeprefix(TARGET): value for key, value in values.items() if key.startswith(TARGET)},
     )
 
 
-def _store_of(store: Any) -> NodeStore:
+def _store_of(store: Any, samples: int) -> NodeStore:
     values = store.x
     count = len(values)
     if "ptr" in store:
         ptr = store.ptr
     elif "batch" in store and store.batch is not None:
-        ptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(store.batch).cumsum(0)])
+        ptr = torch.nn.functional.pad(torch.bincount(store.batch, minlength=samples).cumsum(0), (1, 0))
     else:
-        ptr = torch.tensor([0, count])
-    index = torch.arange(count) - torch.repeat_interleave(ptr[:-1], ptr.diff())
+        ptr = torch.tensor([0, count], device=values.device)
+    index = torch.arange(count, device=ptr.device) - torch.repeat_interleave(ptr[:-1], ptr.diff())
     position = store.position if "position" in store else index[:, None]
-    span = store.span if "span" in store else torch.empty(count, 0, dtype=torch.float64)
+    span = store.span if "span" in store else torch.empty(count, 0, dtype=torch.float64, device=ptr.device)
     return NodeStore(values, ptr.to(torch.int64), position, span)
 
 

@@ -58,7 +58,7 @@ class AudioModality:
         filled = np.full((self.bands, count * self.frames_per_token), silence, np.float32)
         filled[:, : frames.shape[1]] = frames
         values = filled.reshape(self.bands, count, self.frames_per_token).transpose(1, 0, 2)
-        start = np.arange(count) * (self.hop * self.frames_per_token)
+        start = np.arange(count) * (self._step * self.frames_per_token / self.sample_rate)
         duration = len(wave) / self.sample_rate
         end = np.append(start[1:], duration)[:count]
         return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1))
@@ -88,13 +88,18 @@ class AudioModality:
 
         if not len(wave):
             return np.empty((self.bands, 0), np.float32)
-        window, hop = round(self.window * self.sample_rate), round(self.hop * self.sample_rate)
+        window, hop = round(self.window * self.sample_rate), self._step
         frames = 1 + max(0, -(-(len(wave) - window) // hop))
         padded = torch.zeros(window + (frames - 1) * hop)
         padded[: len(wave)] = torch.from_numpy(wave)
         windows = padded.unfold(0, window, hop) * torch.hann_window(window)
         power = torch.fft.rfft(windows, self._fft).abs().square() / window
         return np.asarray((power @ self._mel).clamp_min(FLOOR).log().T)
+
+    @property
+    def _step(self) -> int:
+        """Samples from one frame to the next."""
+        return max(1, round(self.hop * self.sample_rate))
 
     @property
     def _fft(self) -> int:

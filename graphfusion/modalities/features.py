@@ -13,28 +13,35 @@ from numpy.typing import NDArray
 from graphfusion.data.media import as_array
 from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
-from graphfusion.modalities.tokens import NodeType, Tokens, sequence
+from graphfusion.modalities.tokens import NodeType, Tokens, no_span, sequence
+
+MAX_SECONDS = 1e10
+"""About three centuries; beyond it microseconds do not fit 64 bits with room to spare."""
 
 
 @dataclass(frozen=True)
 class FeaturesModality:
-    """Values `(n, width)`; position: index; span: seconds where the cell gives them, else one unit a vector."""
+    """Values `(n, width)`; position: index; span: seconds, if the rows give them (all or none)."""
 
     column: str
     width: int = 0
     max_tokens: int = 512
+    timed: bool = False
+    """Whether cells give `seconds`; learned from the first row."""
 
     @property
     def node_type(self) -> NodeType:
         """Layout of the tokens."""
-        return NodeType("features", (self.width,), "float32", 1, "seconds")
+        return NodeType("features", (self.width,), "float32", 1, "seconds" if self.timed else "none")
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> FeaturesModality:
-        """Learn the width from the first row that has features."""
+        """Learn width and timing from the first row that has features."""
+        given = [row[self.column] for row in rows if row.get(self.column) is not None]
+        timed = bool(given) and isinstance(given[0], Mapping) and "seconds" in given[0]
         if self.width:
-            return self
+            return replace(self, timed=timed)
         widths = readable(rows, self.column, lambda row: _vectors(row[self.column]).shape[1], limit=1)
-        return replace(self, width=max(widths, default=0) or 1)
+        return replace(self, width=max(widths, default=0) or 1, timed=timed)
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Tokens of one cell: a vector, a sequence of vectors, or a mapping with `values` and attributes."""
@@ -45,26 +52,37 @@ class FeaturesModality:
         if not np.isfinite(values).all():
             raise CellError("features must be finite, got NaN or infinity.")
         count = len(values)
-        index = np.arange(count, dtype=np.float64)
         parts = cell if isinstance(cell, Mapping) else {}
-        span = self._part(parts, "seconds", np.stack([index, index + 1], 1)).astype(np.float64)
-        attributes = {name: self._part(parts, name, None) for name in ("speaker", "entity") if name in parts}
+        span = self._seconds(parts) if self.timed else no_span(count)
+        attributes = {name: self._part(parts, name) for name in ("speaker", "entity") if name in parts}
         return Tokens(values.reshape(count, self.width), sequence(count), span, attributes)
 
     def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
         """Unchanged."""
         return tokens
 
-    def _part(self, cell: Mapping[str, Any], name: str, default: NDArray[Any] | None) -> NDArray[Any]:
-        if name not in cell:
-            assert default is not None
-            return default
+    def _seconds(self, cell: Mapping[str, Any]) -> NDArray[np.float64]:
+        """(n, 2) start and end of each vector."""
+        if "seconds" not in cell:
+            raise CellError("expected 'seconds' beside 'values', as in the first training row.")
+        seconds = self._part(cell, "seconds").astype(np.float64)
+        if seconds.ndim != 2 or seconds.shape[1] != 2:
+            raise CellError(
+                f"'seconds': expected (start, end) for each vector, shape ({len(seconds)}, 2), got {seconds.shape}."
+            )
+        if (
+            not np.isfinite(seconds).all()
+            or (np.abs(seconds) > MAX_SECONDS).any()
+            or (seconds[:, 1] < seconds[:, 0]).any()
+        ):
+            raise CellError("'seconds': each start and end must be finite, with start ≤ end.")
+        return seconds
+
+    def _part(self, cell: Mapping[str, Any], name: str) -> NDArray[Any]:
         part = np.asarray(cell[name])[: self.max_tokens]
         count = min(len(_vectors(cell)), self.max_tokens)
         if len(part) != count:
             raise CellError(f"{name!r}: expected {count} entries, one for each vector, got {len(part)}.")
-        if name == "seconds" and part.shape != (count, 2):
-            raise CellError(f"'seconds': expected (start, end) for each vector, shape ({count}, 2), got {part.shape}.")
         return part
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span
 
+MAX_SCALED = 1e6
+"""Deviations from the mean beyond which a number is an error in the data."""
 UNSEEN = 0
 """Category id of a value that the training rows did not have."""
 
@@ -47,10 +50,12 @@ class TabularModality:
         scales, categories = {}, {}
         for column, kind in self.columns.items():
             if kind == "category":
-                categories[column] = tuple(sorted({str(row[column]) for row in rows if row.get(column) is not None}))
+                categories[column] = tuple(
+                    sorted({category(row[column]) for row in rows if row.get(column) is not None})
+                )
             else:
                 numbers = np.array(readable(rows, column, partial(_number_of, column)) or [0.0])
-                scales[column] = (float(numbers.mean()), float(numbers.std()) or 1.0)
+                scales[column] = scale_of(numbers)
         return replace(self, scales=scales, categories=categories)
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
@@ -71,11 +76,31 @@ class TabularModality:
         return tokens
 
     def _category(self, cell: Any, known: tuple[str, ...], offset: int) -> int:
-        return offset + known.index(str(cell)) if str(cell) in known else UNSEEN
+        name = category(cell)
+        return offset + known.index(name) if name in known else UNSEEN
 
     def _scaled(self, cell: Any, column: str) -> float:
         mean, deviation = self.scales[column]
-        return (_number(cell) - mean) / deviation
+        value = (_number(cell) - mean) / deviation
+        if abs(value) > MAX_SCALED:
+            raise CellError(
+                f"{cell} lies {value:.3g} deviations from the training rows' mean {mean:.6g}; at most {MAX_SCALED:.0e}."
+            )
+        return value
+
+
+def category(cell: Any) -> str:
+    """The name of a category, the same for a value however it was read: `1`, `1.0` and `"1"`; `True` and `"true"`."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    text = str(cell).strip()
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def scale_of(numbers: NDArray[np.float64]) -> tuple[float, float]:
+    """(mean, deviation) to standardise with; a constant has the deviation 1."""
+    mean, deviation = float(numbers.mean()), float(numbers.std())
+    return mean, deviation if deviation > 1e-9 * max(1.0, abs(mean)) else 1.0
 
 
 def _number_of(column: str, row: Mapping[str, Any]) -> float:

@@ -91,6 +91,8 @@ class TextModality:
 
 
 def _clean(value: Any) -> str:
+    if isinstance(value, int | float):  # "2020" in a column that is text elsewhere
+        value = str(value)
     if not isinstance(value, str):
         raise CellError(f"expected a text, got {type(value).__name__} {str(value)[:40]!r}.")
     return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become '?', lengths stay

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphfusion.errors import SchemaError
 from graphfusion.fusion import FusedGraph
+from graphfusion.modalities.tabular import scale_of
 from graphfusion.schema import Class, MultiLabel, Target
 from graphfusion.tasks.classification import UNKNOWN, ClassificationTask
 from graphfusion.tasks.multi_label import MultiLabelTask, split_labels
@@ -64,7 +65,7 @@ def learn_target(name: str, spec: Target, cells: Sequence[Any]) -> tuple[Target,
         labels = {label for cell in known for label in split_labels(cell, spec.separator)}
         return (spec if spec.classes else replace(spec, classes=_sorted(labels, name))), None
     values = np.array([to_number(c, name) for c in known])
-    return spec, TargetScale(float(values.mean()), float(values.std()) or 1.0)
+    return spec, TargetScale(*scale_of(values))
 
 
 def _sorted(classes: set[Any], name: str) -> tuple[Any, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,10 +69,10 @@ class MultiLabelTask(nn.Module):
         truth, guess = target[known].int().numpy(), (logits[known] >= 0).int().numpy()
         if not len(truth):
             return {}
-        each = f1_score(truth, guess, average=None, zero_division=0.0)
+        each = [f1_score(truth[:, i], guess[:, i], zero_division=0.0) for i in range(truth.shape[1])]
         return {
-            "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0.0)),
-            "macro_f1": float(each.mean()),
+            "micro_f1": float(f1_score(truth.ravel(), guess.ravel(), zero_division=0.0)),
+            "macro_f1": float(np.mean(each)),
             "exact": float((truth == guess).all(axis=1).mean()),
             "per_class": {
                 str(c): {"f1": float(f), "count": int(n)}
@@ -86,6 +87,6 @@ def split_labels(cell: Any, separator: str) -> list[Any]:
         return []
     if isinstance(cell, str):
         return [part.strip() for part in cell.split(separator) if part.strip()]
-    if isinstance(cell, Sequence) or hasattr(cell, "tolist"):
+    if isinstance(cell, Sequence | Set) or hasattr(cell, "tolist"):
         return list(cell.tolist() if hasattr(cell, "tolist") else cell)
     return [cell]

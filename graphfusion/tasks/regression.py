@@ -27,8 +27,8 @@ class RegressionTask(nn.Module):
         self.head = head(dim, 1)
 
     def encode(self, labels: Sequence[Any]) -> Tensor:
-        """(B,) float32 in the target's own units, NaN where the cell is None; SchemaError for what is no number."""
-        return torch.tensor([math.nan if v is None else to_number(v, self.name) for v in labels], dtype=torch.float32)
+        """(B,) float64 in the target's own units, NaN where the cell is None; SchemaError for what is no number."""
+        return torch.tensor([math.nan if v is None else to_number(v, self.name) for v in labels], dtype=torch.float64)
 
     def forward(self, fused: FusedGraph) -> Tensor:
         """Standardised value (B,)."""
@@ -40,7 +40,8 @@ class RegressionTask(nn.Module):
         known = ~target.isnan()
         if not known.any():
             return logits.sum() * 0.0
-        return nn.functional.mse_loss(logits[known], (target[known] - self.mean) / self.deviation)
+        standard = ((target[known] - self.mean) / self.deviation).to(logits.dtype)
+        return nn.functional.mse_loss(logits[known], standard)
 
     def predict(self, logits: Tensor) -> Prediction:
         """Values in the target's own units."""

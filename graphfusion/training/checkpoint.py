@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,15 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files; one that is at `path` already stays whole until the new one is.
 
     Raises:
-        CheckpointError: the place cannot be written to; what was there is untouched.
+        CheckpointError: the place cannot be written to, or holds anything but a saved folder; what was there is
+            untouched.
     """
+    path = path.resolve()
     temporary, old = _beside(path, "tmp"), _beside(path, "old")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _recover(path)
+        _refuse_others(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -80,11 +84,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
-    """The files of a folder that `write_folder` wrote, by name, verified.
+    """The files of a folder that `write_folder` wrote, by name, verified; other files in it are not looked at.
 
     Raises:
-        CheckpointError: there is no such folder, or a file is missing, altered or not in the manifest.
+        CheckpointError: there is no such folder, or a file of the manifest is missing or altered.
     """
+    path = path.resolve()
     _recover(path)
     if not (path / MANIFEST).is_file():
         raise CheckpointError(f"{path}: no saved folder here ({MANIFEST} is missing).")
@@ -109,13 +114,20 @@ def read_folder(path: Path) -> dict[str, bytes]:
 
 
 def newest_folder(parent: Path, pattern: str) -> Path | None:
-    """The last (by name) folder below `parent` that is whole; None if there is none."""
-    for path in sorted(parent.glob(pattern), reverse=True):
+    """The last (by name) folder below `parent` that is whole; None if there is no folder at all.
+
+    A damaged one is passed over with a warning; CheckpointError if all are damaged.
+    """
+    found = sorted(parent.glob(pattern), reverse=True)
+    for path in found:
         try:
             read_folder(path)
-        except CheckpointError:
+        except CheckpointError as error:
+            warnings.warn(f"passed over: {error}", stacklevel=2)
             continue
         return path
+    if found:
+        raise CheckpointError(f"{parent}: every saved folder is damaged; remove {parent} to start anew.")
     return None
 
 
@@ -129,6 +141,21 @@ def remove_folder(path: Path) -> None:
 
 def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{what}")
+
+
+def _refuse_others(path: Path) -> None:
+    """CheckpointError if there is something at `path` that a replacement would take along."""
+    if not path.exists():
+        return
+    names = {p.name for p in path.iterdir()} if path.is_dir() else {path.name}
+    listed: set[str] = set()
+    if MANIFEST in names:
+        document = from_json((path / MANIFEST).read_bytes(), MANIFEST)
+        listed = {MANIFEST, *document.get("sha256", {})} if isinstance(document, dict) else set()
+    if names - listed:
+        raise CheckpointError(
+            f"{path} holds {sorted(names - listed)[0]!r}, which is no part of a saved folder; choose another path."
+        )
 
 
 def _recover(path: Path) -> None:

@@ -65,8 +65,9 @@ class _Loss(nn.Module):
         return self.model.loss(batch)
 
 
-def start_fit(model: FusionModel, config: TrainingConfig, seed: int) -> Fit:
-    """Put model and optimiser on the device with accelerate.
+def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: float = float("inf")) -> Fit:
+    """Put model and optimiser on the device with accelerate: a GPU of CUDA, or the CPU. `deadline` is on the clock of
+    `time.monotonic`.
 
     Raises:
         ConfigError: precision, device or optimizer has no such value.
@@ -78,10 +79,11 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int) -> Fit:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()
+    )
     optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
     step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
-    deadline = time.monotonic() + config.time_limit if config.time_limit else float("inf")
     return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)
 
 

@@ -28,6 +28,7 @@ PHOTO = np.random.default_rng(0).integers(0, 255, (100, 80, 3), dtype=np.uint8)
         ([PHOTO, PHOTO], Image(64, 8, 3)), ([GREY], Image(32, 8, 1)), ([png(GREY[:8, :8])], Image(16, 4, 1)),
         ([PILImage.fromarray(PHOTO)], Image(64, 8, 3)), (["a.png", "b.jpg"], Image(64, 8, 3)),
         (["a.wav", "b.flac"], Audio()), ([wav(np.zeros(9), 8000)], Audio()), ([{"array": np.zeros(9), "sampling_rate": 8000}], Audio()),
+        (["a.png", "b.png", "n/a"], Image(64, 8, 3)), (["some text here", 2020], Text()), ([b"RIFF....WEBPVP8 "], Image(64, 8, 3)),
         ([{"bytes": png(PHOTO), "path": None}], Image(64, 8, 3)), ([np.zeros((4, 7), np.float32)], Features()),
         ([np.zeros(7)], Features()), ([[1.0, 2.0]], Features()), ([{"values": [[1.0]], "speaker": [0]}], Features()),
     ],
@@ -41,12 +42,17 @@ def test_inputs(cells: list[Any], expected: Input) -> None:
     ("cells", "expected"),
     [
         (["a", "b"], Class()), ([1, 2, 1], Class()), ([True, False], Class()), ([1.5, 2.5], Number()), ([1, 2.5], Number()),
-        (list(range(200)), Number()), ([["a"], ["a", "b"], []], MultiLabel()),
+        (list(range(200)), Number()), ([{"a"}, set()], MultiLabel()), ([np.array([1, 2]), np.array([1])], MultiLabel()), ([["a"], ["a", "b"], []], MultiLabel()),
     ],
 )  # fmt: skip
 def test_targets(cells: list[Any], expected: Target) -> None:
     table = read_table({"x": [1.0] * len(cells), "y": cells})
     assert infer_schema(table, ["y"]).targets == {"y": expected}
+
+
+def test_a_column_can_be_left_out() -> None:
+    table = read_table({"x": [1.0, 2.0], "id": [7, 8], "y": ["a", "b"]})
+    assert list(infer_schema(table, ["y"], {"id": None}).inputs) == ["x"]
 
 
 def test_columns_say_otherwise_and_empty_ones_are_left_out() -> None:

@@ -65,7 +65,8 @@ def test_exif_transparency_and_palette() -> None:
         ("~/a.png", "addresses"), ("a\0.png", "addresses"), ("no.png", "no such file"), (".", "no such file"),
         (b"GIF89a nothing", "not a readable image"), (b"", "not a readable image"), (np.zeros((2, 2, 7)), r"\(h, w\)"),
         (np.full((2, 2), 7.0), r"floats in \[0, 1\]"), (np.full((2, 2), np.nan), "floats"), (3.5, "cannot be read from float"),
-        ([["a"]], "expected numbers"),
+        ([["a"]], "expected numbers"), ([[0, 999]], "0 to 255"), ([[-1, 3]], "0 to 255"), ("x" * 300 + ".png", "cannot be looked at"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not a readable image"),
     ],
 )  # fmt: skip
 def test_bad_images_are_named(cell: Any, message: str, tmp_path: Path) -> None:
@@ -104,6 +105,33 @@ def test_every_rate_gives_the_same_tone(rate: int) -> None:
     np.testing.assert_allclose(found[200:-200], tone(16_000)[200 : len(found) - 200], atol=0.01)
 
 
+def test_integers_of_any_width() -> None:
+    grey = [[0, 51], [204, 255]]
+    for form in (
+        grey,
+        np.array(grey),
+        np.array(grey, np.uint8),
+        np.array(grey, np.int32),
+        np.array(grey, np.uint16) * 257,
+    ):
+        np.testing.assert_allclose(read_image(form, Path(), 1)[0], [[0, 0.2], [0.8, 1]], atol=1e-6)
+    whole = np.array([0, 16384, -32768])
+    for sound in (
+        whole,
+        whole.tolist(),
+        whole.astype(np.int16),
+        (whole / 256).astype(np.int8),
+        (whole / 256 + 128).astype(np.uint8),
+    ):
+        np.testing.assert_allclose(read_audio(sound, Path(), 16_000, 16_000, 9.0), [0, 0.5, -1], atol=1e-6)
+
+
+def test_channels_may_come_first_or_last() -> None:
+    left, right = tone(16_000), np.zeros(3200, np.float32)
+    for form in (np.stack([left, right]), np.stack([left, right], 1)):
+        np.testing.assert_allclose(read_audio(form, Path(), 16_000, 16_000, 9.0), left / 2, atol=1e-6)
+
+
 def test_long_sounds_are_cut() -> None:
     assert len(read_audio(tone(16_000, 2.0), Path(), 16_000, 16_000, 0.5)) == 8_000
     assert len(read_audio(wav(tone(8_000, 2.0), 8_000), Path(), 16_000, 16_000, 0.5)) == 8_000
@@ -113,7 +141,8 @@ def test_long_sounds_are_cut() -> None:
     ("cell", "message"),
     [
         (b"RIFFxxxx", "not a readable sound"), (np.zeros((2, 2, 2)), r"\(samples,\)"), ("../x.wav", "leads outside"),
-        (np.array([0.0, np.inf]), "NaN or infinite"), ({"array": [0.0], "sampling_rate": -1}, "rate above 0"),
+        (np.array([0.0, np.inf]), "NaN or infinite"), ({"array": [0.0], "sampling_rate": -1}, "1,000 to 768,000 Hz, got -1"), ({"array": [0.0], "sampling_rate": "fast"}, "got 'fast'"),
+        ({"array": [0.0], "sampling_rate": 10**9}, "got 1000000000"), (np.array([10**6]), "16-bit samples"),
     ],
 )  # fmt: skip
 def test_bad_sounds_are_named(cell: Any, message: str, tmp_path: Path) -> None:

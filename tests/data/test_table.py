@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,7 @@ def test_arrow_lists_become_arrays(tmp_path: Path) -> None:
         (lambda p: [1, 2], "row 0: expected a mapping"),
         (lambda p: {"a": [1], "b": [1, 2]}, "differ in length"),
         (lambda p: 7, "cannot read a table from int"),
+        (lambda p: {"text": "abc"}, "expected a list of cells, got str"),
     ],
 )
 def test_bad_tables_are_named(make: Any, message: str, tmp_path: Path) -> None:
@@ -85,6 +88,29 @@ def test_bad_tables_are_named(make: Any, message: str, tmp_path: Path) -> None:
 def _file(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_keys_dates_and_decimals() -> None:
+    day = datetime(1970, 1, 3, 12, tzinfo=UTC)
+    rows = [
+        {
+            0: 1.5,
+            "when": day,
+            "on": date(1970, 1, 3),
+            "cost": Decimal("2.5"),
+            "took": timedelta(minutes=1),
+            "at": time(0, 0, 30),
+        }
+    ]
+    assert columns(rows) == {"0": [1.5], "when": [2.5], "on": [2.0], "cost": [2.5], "took": [60.0], "at": [30.0]}
+    assert columns(pd.DataFrame({"when": [pd.Timestamp("1970-01-02")]})) == {"when": [1.0]}
+
+
+def test_columns_that_look_like_numbers_stay_text_when_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("title,n\n2020,1\n007,2\n")
+    assert columns(tmp_path / "t.csv") == {"title": [2020, 7], "n": [1, 2]}
+    told = read_table(tmp_path / "t.csv", as_text=["title", "not there"]).columns
+    assert {name: list(cells) for name, cells in told.items()} == {"title": ["2020", "007"], "n": [1, 2]}
 
 
 def test_samples_follow_the_schema() -> None:

@@ -140,12 +140,34 @@ def test_tabular_tokens() -> None:
             modality.tokens({"n": bad}, ROOT)
 
 
+def test_categories_and_scales_do_not_depend_on_how_a_cell_was_read() -> None:
+    modality = TabularModality({"c": "category", "k": "number"}).fit(
+        [{"c": 1, "k": 0.1}, {"c": "true", "k": 0.1}], ROOT
+    )
+    for same in (1, 1.0, "1", " 1 "):
+        assert modality.tokens({"c": same}, ROOT).values[0, 1] == 1
+    assert modality.tokens({"c": True}, ROOT).values[0, 1] == 2
+    assert modality.tokens({"k": 0.2}, ROOT).values[0, 1] == pytest.approx(0.1, abs=1e-6)  # a constant has no scale
+    with pytest.raises(CellError, match="deviations"):
+        modality.tokens({"k": 1e300}, ROOT)
+
+
+def test_audio_spans_ascend_at_odd_rates() -> None:
+    for rate in (11_025, 22_050, 16_000):
+        modality = AudioModality("a", sample_rate=rate, array_rate=rate)
+        tokens = modality.tokens({"a": np.zeros(30 * rate, np.float32)}, ROOT)
+        assert (tokens.span[:, 1] > tokens.span[:, 0]).all()
+        assert tokens.span[-1, 1] == pytest.approx(30)
+
+
 def test_features_in_every_form() -> None:
     modality = FeaturesModality("f").fit([{"f": None}, {"f": np.zeros((2, 3))}], ROOT)
+    assert not modality.timed
     assert modality.width == 3
     assert modality.tokens({"f": [1.0, 2.0, 3.0]}, ROOT).values.shape == (1, 3)
     assert len(modality.tokens({"f": np.zeros((0, 3))}, ROOT)) == 0
-    full = modality.tokens({"f": {"values": np.ones((2, 3)), "seconds": [[0, 1], [1, 3]], "speaker": [4, 5]}}, ROOT)
+    timed = modality.fit([{"f": {"values": np.ones((1, 3)), "seconds": [[0, 1]]}}], ROOT)
+    full = timed.tokens({"f": {"values": np.ones((2, 3)), "seconds": [[0, 1], [1, 3]], "speaker": [4, 5]}}, ROOT)
     assert full.span.tolist() == [[0, 1], [1, 3]]
     assert full.attributes["speaker"].tolist() == [4, 5]
 
@@ -156,11 +178,13 @@ def test_features_in_every_form() -> None:
         (np.zeros((2, 4)), "width 3, got 4"), (np.zeros((2, 2, 2)), r"\(n, width\)"), (np.full(3, np.nan), "finite"), ("abc", "str"),
         ({"values": np.zeros((2, 3)), "speaker": [1]}, "expected 2 entries"),
         ({"values": np.zeros((2, 3)), "seconds": [0, 1]}, r"\(2, 2\)"),
+        ({"values": np.zeros((1, 3)), "seconds": [[np.nan, 1]]}, "finite"), ({"values": np.zeros((1, 3)), "seconds": [[2, 1]]}, "start"),
+        ({"values": np.zeros((1, 3))}, "expected 'seconds'"),
     ],
 )  # fmt: skip
 def test_bad_features_are_named(cell: Any, message: str) -> None:
     with pytest.raises(CellError, match=message):
-        FeaturesModality("f", width=3).tokens({"f": cell}, ROOT)
+        FeaturesModality("f", width=3, timed=isinstance(cell, dict) and "speaker" not in cell).tokens({"f": cell}, ROOT)
 
 
 def test_seen_is_ok_plus_skipped_plus_repaired() -> None:

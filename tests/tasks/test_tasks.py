@@ -38,7 +38,7 @@ def test_classification() -> None:
     prediction = task.predict(logits.detach())
     assert prediction.output == ["abc"[i] for i in logits.argmax(1)]
     np.testing.assert_allclose(prediction.probability, logits.detach().softmax(1), atol=1e-6)
-    assert float(task.loss(logits, task.encode([None] * 5))) == 0
+    assert task.loss(logits, task.encode([None] * 5)).item() == 0
 
 
 def test_classification_metrics_equal_sklearn() -> None:
@@ -82,6 +82,23 @@ def test_regression() -> None:
     assert found["mae"] == pytest.approx(0.5)
     assert found["rmse"] == pytest.approx(math.sqrt(0.5))
     assert found["r2"] == pytest.approx(sklearn.metrics.r2_score([12, 8], [11, 8]))
+
+
+def test_one_label_alone_and_sets() -> None:
+    task = MultiLabelTask("y", 4, ["a"])
+    target = task.encode([{"a"}, frozenset(), np.array(["a"])])
+    assert target.tolist() == [[1], [0], [1]]
+    found = task.metrics(torch.tensor([[1.0], [1.0], [-1.0]]), target)
+    assert found["micro_f1"] == found["per_class"]["a"]["f1"] == pytest.approx(0.5)
+
+
+def test_large_numbers_keep_their_differences() -> None:
+    cells = [1.7e9 + 1, 1.7e9 + 60]
+    _, scale = learn_target("y", Number(), cells)
+    assert scale is not None
+    task = RegressionTask("y", 4, scale.mean, scale.deviation)
+    assert float(task.loss(torch.tensor([-1.0, 1.0]), task.encode(cells))) == pytest.approx(0, abs=1e-6)
+    assert learn_target("y", Number(), [0.1] * 10)[1] == TargetScale(pytest.approx(0.1), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,25 @@ def test_the_newest_whole_folder_is_found(tmp_path: Path) -> None:
     for i in (1, 2, 3):
         write_folder(tmp_path / f"epoch-{i:05}", FIRST)
     (tmp_path / "epoch-00003" / "a.bin").write_bytes(b"cut")
-    assert newest_folder(tmp_path, "epoch-*") == tmp_path / "epoch-00002"
+    with pytest.warns(UserWarning, match="epoch-00003"):
+        assert newest_folder(tmp_path, "epoch-*") == tmp_path / "epoch-00002"
+    for i in (1, 2):
+        (tmp_path / f"epoch-{i:05}" / "a.bin").unlink()
+    with pytest.warns(UserWarning, match="passed over"), pytest.raises(CheckpointError, match="every saved folder"):
+        newest_folder(tmp_path, "epoch-*")
+
+
+def test_nothing_else_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(CheckpointError, match=r"thesis\.txt"):
+            write_folder(path, FIRST)
+    write_folder(tmp_path / "run", FIRST)
+    (tmp_path / "run" / "note.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"note\.txt"):
+        write_folder(tmp_path / "run", SECOND)
+    assert (tmp_path / "run" / "note.txt").read_text() == "mine"
+    assert read_folder(tmp_path / "run") == FIRST
 
 
 def test_an_unwritable_place_is_an_error_and_keeps_what_is_there(
