@@ -4,8 +4,8 @@
 
 Image = a handwritten digit a (scikit-learn's bundled set), sound = a dialled digit b (the standard's two tones), text = a
 question in one of twelve phrases for a + b, |a − b|, the larger, the smaller. Expected: at least 95 % on handwriting that
-training never saw, and at most 40 % with any modality withheld (the best guess from two of the three is right in about a
-third of the rows).
+training never saw, and at most 40 % with any modality withheld (the best possible guess from image and sound alone is right
+in 39 % of the rows).
 """
 
 from __future__ import annotations
@@ -87,12 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder for tables, run and pictures")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--results", type=Path, help="folder for a JSON file of the scores and the machine")
     options = parser.parse_args()
     began = time.monotonic()
     folder = make_tables(options.out)
-    settings = {"epochs": options.epochs, "dropout": 0.0, "modality_dropout": 0.05, "device": options.device}
+    # no augmentation: a masked band of frequencies may be one of the two tones that say the digit
+    settings = {"epochs": options.epochs, "dropout": 0.0, "augment": 0.0, "modality_dropout": 0.05, "device": options.device}
     predictor = graphfusion.FusionPredictor(target="answer", preset="fast", seed=0, **settings)
     predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", save_path=options.out / "run")
     fitted = time.monotonic() - began
