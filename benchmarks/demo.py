@@ -87,13 +87,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder for tables, run and pictures")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--results", type=Path, help="folder for a JSON file of the scores and the machine")
     options = parser.parse_args()
     began = time.monotonic()
     folder = make_tables(options.out)
     # no augmentation: a masked band of frequencies may be one of the two tones that say the digit
-    settings = {"epochs": options.epochs, "dropout": 0.0, "augment": 0.0, "modality_dropout": 0.05, "device": options.device}
+    settings = {
+        "epochs": options.epochs,
+        "dropout": 0.0,
+        "augment": 0.0,
+        "modality_dropout": 0.05,
+        "device": options.device,
+    }
     predictor = graphfusion.FusionPredictor(target="answer", preset="fast", seed=0, **settings)
     predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", save_path=options.out / "run")
     fitted = time.monotonic() - began

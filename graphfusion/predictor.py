@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,8 @@ from graphfusion.config import PRESETS, RunConfig
 from graphfusion.data import Budget, Report, Table, counted_seed, read_table, split_rows
 from graphfusion.data.infer import infer_schema
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
-from graphfusion.graph_builder import GraphBatch, GraphBuilder, Relation, relation_to_dict
+from graphfusion.fusion import FUSIONS
+from graphfusion.graph_builder import GRAPHS, GraphBatch, GraphBuilder, Relation, relation_to_dict
 from graphfusion.modalities import (
     Modality,
     TokenizedSample,
@@ -30,10 +32,24 @@ from graphfusion.modalities import (
     prepare,
 )
 from graphfusion.model import FusionModel, make_builder, make_model
-from graphfusion.schema import Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text
+from graphfusion.nn import MODES, READOUTS
+from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text
 from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
-from graphfusion.training import Batches, Collate, FitState, Noise, predict_logits, run_fit, score_logits, start_fit
+from graphfusion.training import (
+    DEVICES,
+    OPTIMIZERS,
+    PRECISIONS,
+    Batches,
+    Collate,
+    FitState,
+    Noise,
+    predict_logits,
+    run_fit,
+    score_logits,
+    start_fit,
+)
 from graphfusion.training.checkpoint import (
+    MANIFEST,
     from_json,
     from_safetensors,
     newest_folder,
@@ -113,14 +129,15 @@ class FusionPredictor:
     ) -> None:
         if preset not in PRESETS:
             raise ConfigError(unknown_name("preset", preset, PRESETS))
-        self.targets = (target,) if isinstance(target, str) else tuple(target)
-        if not self.targets:
-            raise ConfigError("target: expected a column name or several, got none.")
+        self.targets = (target,) if isinstance(target, str) else tuple(target or ())
+        if not self.targets or not all(isinstance(name, str) for name in self.targets):
+            raise ConfigError(f"target: expected a column name or several, got {target or 'none'}.")
         self.columns = columns if isinstance(columns, Schema) else dict(columns or {})
         if relations:
             settings["relations"] = tuple(relation_to_dict(r) for r in relations)
         base = PRESETS[preset]
         self.config = RunConfig(base.model, base.training, seed).override(settings)
+        _check_names(self.config)
         self.history: list[dict[str, Any]] = []
         self.report: Report | None = None
         """Account of the rows of the last fit or answer."""
@@ -163,6 +180,8 @@ class FusionPredictor:
         limit = self.config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
         folder = Path(save_path) if save_path else None
+        if folder and folder.exists() and not folder.is_dir():
+            raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
         if resume and folder is None:
             raise ConfigError("resume=True needs the save_path of the fit to go on with.")
         read = read_table(table, media_root, self._text_columns())
@@ -173,8 +192,13 @@ class FusionPredictor:
         with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed, "fit"):
             pipeline = self._restore(files) if files else self._make_pipeline(train)
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
+            if resume and not files:
+                progress.say(f"nothing to resume below {folder}: a new fit begins")
             rows, self.report = _tokenize(pipeline, train, on_error, True, progress)
             held_rows, held_report = _tokenize(pipeline, held, on_error, True, progress) if held else ([], Report())
+            unlabelled = sum(not _has_target(r) for r in rows)
+            if unlabelled:
+                progress.say(f"{unlabelled} training rows have no target and teach nothing")
             progress.say(f"read: {self.report}" + (f"\nvalidation: {held_report}" if held else ""))
             if not rows:
                 raise SchemaError("no row is left to train on.")
@@ -198,8 +222,8 @@ class FusionPredictor:
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
         state = _fit_state(job.files, fit.optimizer, digest) if job.files else FitState()
         log = MetricsLog(job.folder, state.epoch)
-        if job.folder and not job.files:
-            _remove_checkpoints(job.folder)
+        if job.folder and not job.files and _remove_checkpoints(job.folder):
+            progress.say(f"{job.folder} held an earlier fit: it is replaced (resume=True would have gone on with it)")
         state = run_fit(
             fit,
             Batches.of(job.rows, budget, collate, noise),
@@ -223,26 +247,27 @@ class FusionPredictor:
         """Probabilities (rows, classes), classes in the order of the schema; NaN in a row left out. Options: see `predict`.
 
         Raises:
-            SchemaError: the target is a number.
+            SchemaError: the target is a number (of several targets, numbers are left out; if all are, this).
         """
-        found = self._predictions(table, **options)
-        for name, prediction in found.items():
-            if prediction.probability is None:
-                raise SchemaError(f"target {name!r} is a number and has no probabilities; use predict.")
-        return self._single({name: p.probability for name, p in found.items()})
+        found = {n: p.probability for n, p in self._predictions(table, **options).items() if p.probability is not None}
+        if not found:
+            raise SchemaError(
+                f"{', '.join(map(repr, self.targets))} is a number and has no probabilities; use predict."
+            )
+        return self._single(found)
 
     def evaluate(self, table: Any, **options: Any) -> dict[str, Any]:
-        """Metrics over the rows that have the target; `name/metric` with several targets; `rows` and `skipped` count the rows.
+        """Metrics over the rows that have the target; `name/metric` with several targets.
 
-        Options: see `predict`.
+        `rows` counts the rows that have a target, `skipped` those left out. Options: see `predict`.
         """
         rows, _, report = self._rows(table, targets=True, **options)
         if not rows:
             raise SchemaError(f"no row is left to evaluate on: {report}")
         logits = predict_logits(self.pipeline.model, self._batches(rows))
-        targets = {n: task.encode([r.targets[n] for r in rows]) for n, task in self.pipeline.tasks.items()}
+        targets = {n: _encode(task, rows) for n, task in self.pipeline.tasks.items()}
         scores = score_logits(self.pipeline.model, logits, targets)
-        return {**scores, "rows": len(rows), "skipped": report.skipped}
+        return {**scores, "rows": sum(_has_target(r) for r in rows), "skipped": report.skipped}
 
     def embed(self, table: Any, **options: Any) -> NDArray[np.float32]:
         """The unified representation (rows, dim); NaN in a row left out. Options: see `predict`."""
@@ -274,6 +299,10 @@ class FusionPredictor:
         folder = Path(path)
         if (folder / ARTEFACT).is_dir():
             folder = folder / ARTEFACT
+        if not (folder / MANIFEST).exists() and (folder / "checkpoints").is_dir():
+            raise CheckpointError(
+                f"{folder}: this fit was not finished; go on with fit(…, save_path={str(path)!r}, resume=True)."
+            )
         files = read_folder(folder)
         document = _document(files)
         predictor = cls(document["targets"])
@@ -317,18 +346,22 @@ class FusionPredictor:
         self,
         table: Any,
         targets: bool,
-        without: Sequence[str] = (),
+        without: str | Sequence[str] = (),
         on_error: str = "error",
         media_root: str | os.PathLike[str] | None = None,
     ) -> tuple[list[TokenizedSample], int, Report]:
         """Tokenized rows, the number of rows in the table, and the report."""
+        without = (without,) if isinstance(without, str) else tuple(without)
         for name in without:
             if name not in self.pipeline.modalities:
-                raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}")
+                hint = f" {name!r} is a column of {TABLE!r}." if name in self.schema.inputs else ""
+                raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}{hint}")
         read = replace(read_table(table, media_root, self._text_columns()), numbers=())  # answers line up with the rows
         if not len(read):
             return [], 0, Report()
         rows, self.report = _tokenize(self.pipeline, read, on_error, targets)
+        if self.report.incidents:
+            warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
 
     def _batches(self, rows: Sequence[TokenizedSample]) -> Iterator[GraphBatch]:
@@ -401,9 +434,12 @@ class FusionPredictor:
         saved, mine = _document(files)["config"], self.config.to_dict()
         for free in ("time_limit", "workers", "device"):
             saved["training"][free] = mine["training"][free]
-        for section in ("model", "training", "seed"):
-            if saved[section] != mine[section]:
-                raise ConfigError(f"resume: {path} was fitted with {section}={saved[section]}, now {mine[section]}.")
+        then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
+        changed = [f"{name}: {then.get(name)!r} → {now[name]!r}" for name in now if then.get(name) != now[name]]
+        if changed:
+            raise ConfigError(
+                f"resume: {path} was fitted with other settings ({'; '.join(changed)}); use them or another save_path."
+            )
         if _document(files)["targets"] != list(self.targets):
             raise ConfigError(f"resume: {path} was fitted to {_document(files)['targets']}, now {list(self.targets)}.")
         if self.config.training.precision == "fp16":
@@ -436,6 +472,36 @@ def _tokenize(
 
 def _weights(model: FusionModel) -> dict[str, bytes]:
     return {"weights.safetensors": to_safetensors(model.state_dict())}
+
+
+def _check_names(config: RunConfig) -> None:
+    """ConfigError at once for a name that only a fit would look up; encoders depend on the columns."""
+    for what, name, known in (
+        ("graph preset", config.model.graph, GRAPHS),
+        ("fusion strategy", config.model.fusion, FUSIONS),
+        ("attention mode", config.model.attention, MODES),
+        ("readout", config.model.readout, (*READOUTS, "hub")),
+        ("optimizer", config.training.optimizer, OPTIMIZERS),
+        ("precision", config.training.precision, PRECISIONS),
+        ("device", config.training.device, DEVICES),
+    ):
+        if name not in known:
+            raise ConfigError(unknown_name(what, name, known))
+
+
+def _has_target(row: TokenizedSample) -> bool:
+    return any(value is not None for value in row.targets.values())
+
+
+def _encode(task: Any, rows: Sequence[TokenizedSample]) -> Tensor:
+    """Encoded targets of rows; the error for one that no class fits names its row."""
+    for row in rows:
+        try:
+            task.encode([row.targets[task.name]])
+        except SchemaError as error:
+            raise SchemaError(f"row {row.id}: {error}") from error
+    encoded: Tensor = task.encode([row.targets[task.name] for row in rows])
+    return encoded
 
 
 def _is_textual(spec: Input | Target | None) -> bool:
@@ -477,11 +543,12 @@ def _digest(pipeline: Pipeline, job: Job) -> str:
     return total.hexdigest()
 
 
-def _remove_checkpoints(folder: Path, but: Path | None = None) -> None:
-    """Remove older checkpoints, so that they are never taken for those of a newer fit."""
-    for older in (folder / "checkpoints").glob("epoch-*"):
-        if older != but:
-            remove_folder(older)
+def _remove_checkpoints(folder: Path, but: Path | None = None) -> int:
+    """Remove older checkpoints, so that they are never taken for those of a newer fit; how many there were."""
+    older = [path for path in (folder / "checkpoints").glob("epoch-*") if path != but]
+    for path in older:
+        remove_folder(path)
+    return len(older)
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def test_resume_refuses_other_settings_and_starts_where_nothing_is(tmp_path: Pat
     gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(
         rows, valid=None, save_path=tmp_path, quiet=True, resume=True
     )
-    with pytest.raises(ConfigError, match="fitted with training"):
+    with pytest.raises(ConfigError, match=r"lr: 0\.002 → 0\.5"):
         changed = gf.FusionPredictor("label", columns=COLUMNS, **{**FAST, "lr": 0.5})
         changed.fit(rows, valid=None, save_path=tmp_path, quiet=True, resume=True)
     with pytest.raises(ConfigError, match="save_path"):
@@ -228,6 +228,63 @@ def test_a_csv_of_digits_is_read_as_the_training_table_was(tmp_path: Path) -> No
     assert p.embed([]).shape == (0, 16)
 
 
+def test_one_odd_cell_costs_only_itself() -> None:
+    """A bad date or number: its own row and column are named, everything else is read as ever."""
+    rows = [
+        {"text": f"{'red' if i % 2 else 'blue'} thing {i}", "d": f"2024-01-{i + 1:02}", "n": i / 2, "y": "ab"[i % 2]}
+        for i in range(12)
+    ]
+    p = gf.FusionPredictor("y", **FAST).fit(rows, valid=None, quiet=True)
+    assert p.schema.inputs["d"] == gf.Tabular("number")
+    good = p.predict_proba(rows)
+    odd = [dict(row) for row in rows]
+    odd[7]["d"] = "unknown"
+    with pytest.raises(GraphFusionError, match=r"row 7, column 'd': expected a number or an ISO date, got 'unknown'"):
+        p.predict(odd)
+    with pytest.warns(UserWarning, match="row 7, column 'd'"):
+        found = p.predict_proba(odd, on_error="missing")
+    np.testing.assert_allclose(np.delete(found, 7, 0), np.delete(good, 7, 0), atol=1e-6)
+    odd[7]["d"] = None
+    np.testing.assert_allclose(found[7], p.predict_proba(odd)[7], atol=1e-6)
+    np.testing.assert_allclose(p.predict_proba(pd.DataFrame(rows)), good, atol=1e-6)
+
+
+def test_answers_say_what_is_wrong_with_the_rows(fitted: tuple[gf.FusionPredictor, Path], tmp_path: Path) -> None:
+    p, _ = fitted
+    with pytest.raises(GraphFusionError, match="2 rows without any column"):
+        p.predict([{}, {}])
+    with pytest.warns(UserWarning, match="'caption' is missing in every row; is 'Caption' meant"):
+        p.predict([{"Caption": "red", "age": 3}])
+    with pytest.raises(ConfigError, match="'age' is a column of 'table'"):
+        p.predict(make_rows(2), without="age")
+    np.testing.assert_array_equal(p.embed(make_rows(2), without="sound"), p.embed(make_rows(2), without=("sound",)))
+    bad = make_rows(4)
+    bad[2]["label"] = "zebra"
+    with pytest.raises(SchemaError, match="row 2: target 'label': unknown class 'zebra'"):
+        p.evaluate(bad)
+    bad[2]["label"] = None
+    assert p.evaluate(bad)["rows"] == 3
+
+
+def test_an_unfinished_fit_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = gf.FusionPredictor._save_checkpoint
+
+    def cut(self: gf.FusionPredictor, *parts: Any) -> None:
+        save(self, *parts)
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(gf.FusionPredictor, "_save_checkpoint", cut)
+        gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(
+            make_rows(6), valid=None, save_path=tmp_path, quiet=True
+        )
+    with pytest.raises(CheckpointError, match=r"not finished; go on with fit.*resume=True"):
+        gf.FusionPredictor.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"):
+        gf.FusionPredictor("label", **FAST).fit(make_rows(6), save_path=tmp_path / "file", quiet=True)
+
+
 def test_load_and_fit_leave_the_caller_s_randomness_alone(tmp_path: Path) -> None:
     gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(make_rows(6), valid=None, quiet=True, save_path=tmp_path)
     torch.manual_seed(3)
@@ -273,13 +330,12 @@ def test_many_targets_each_on_the_rows_that_have_it(tmp_path: Path) -> None:
     assert {name: len(v) for name, v in found.items()} == {"label": 4, "tags": 4, "score": 4}
     scores = p.evaluate(rows)
     assert {"label/accuracy", "tags/micro_f1", "score/mae"} <= set(scores)
-    with pytest.raises(SchemaError, match="'score' is a number"):
-        p.predict_proba(rows)
+    assert {name: v.shape for name, v in p.predict_proba(rows[:4]).items()} == {"label": (4, 3), "tags": (4, 2)}
     p.save(tmp_path / "p")
     assert gf.FusionPredictor.load(tmp_path / "p").predict(rows[:4]) == found
 
 
-def test_unreadable_cells_follow_the_policy() -> None:
+def test_unreadable_cells_follow_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_rows(12)
     rows[4]["photo"] = b"broken"
     p = gf.FusionPredictor("label", columns=COLUMNS, **FAST)
@@ -288,7 +344,9 @@ def test_unreadable_cells_follow_the_policy() -> None:
     p.fit(rows, valid=None, quiet=True, on_error="missing")
     assert p.report is not None
     assert (p.report.ok, p.report.repaired, p.report.skipped) == (11, 1, 0)
-    answers = p.predict(rows, on_error="skip")
+    with pytest.warns(UserWarning, match="11 ok . 1 skipped"):
+        answers = p.predict(rows, on_error="skip")
+    monkeypatch.setattr("warnings.warn", lambda *args, **options: None)
     assert [i for i, a in enumerate(answers) if a is None] == [4]
     assert np.isnan(p.predict_proba(rows, on_error="skip")[4]).all()
     assert np.isnan(p.embed(rows, on_error="skip")[4]).all()
@@ -358,6 +416,8 @@ def test_it_learns_what_only_two_modalities_together_tell() -> None:
         (lambda: gf.FusionPredictor("label", preset="fst"), "Did you mean 'fast'"),
         (lambda: gf.FusionPredictor("label", epoch=3), "Did you mean 'epochs'"),
         (lambda: gf.FusionPredictor([]), "got none"),
+        (lambda: gf.FusionPredictor(None), "got none"),
+        (lambda: gf.FusionPredictor("label", attention="gat2"), "Did you mean 'gatv2'"),
         (lambda: gf.FusionPredictor("label").predict([]), "not fitted yet"),
         (lambda: gf.FusionPredictor("lable", **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'label'"),
         (lambda: gf.FusionPredictor("label", graph="hubs", **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'hub'"),

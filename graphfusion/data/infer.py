@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from graphfusion.data.media import read_image
-from graphfusion.data.table import Table
+from graphfusion.data.table import Table, as_number
 from graphfusion.errors import CellError, SchemaError, unknown_name
 from graphfusion.schema import Audio, Class, Features, Image, Input, MultiLabel, Number, Schema, Tabular, Target, Text
 
@@ -92,6 +92,14 @@ def _input(name: str, values: Sequence[Any], root: Path) -> Input:
     )
 
 
+def _is_number(text: str) -> bool:
+    try:
+        as_number(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_audio(start: bytes) -> bool:
     return start.startswith(AUDIO_MAGIC) or (start.startswith(b"RIFF") and start[8:12] == b"WAVE")
 
@@ -115,6 +123,8 @@ def _of_text(values: Sequence[Any], root: Path) -> Input:
     for known, make in ((IMAGE_ENDINGS, lambda: _image(values, root)), (AUDIO_ENDINGS, Audio)):
         if sum(e in known for e in endings) > len(endings) / 2:  # a stray "n/a" is for the policy for bad cells
             return make()
+    if sum(map(_is_number, values)) > len(values) / 2:  # numbers or dates, some of them mistyped
+        return Tabular(values="number")
     different = len(set(values))
     if different <= MAX_CATEGORIES and different <= len(values) / 4 and all(len(str(v).split()) <= 3 for v in values):
         return Tabular(values="category")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from math import gcd
 from pathlib import Path
@@ -94,7 +95,12 @@ def _decode_image(data: bytes) -> PILImage.Image:
     except MediaError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their format raises
-        raise MediaError(f"not a readable image ({len(data)} bytes): {error}") from error
+        raise MediaError(f"not a readable image ({len(data)} bytes): {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """The message of a decoder, without the address of our buffer in it."""
+    return re.sub(r" ?<_io\.BytesIO[^>]*>:?", "", str(error))
 
 
 def _pil_array(image: PILImage.Image) -> FloatArray:
@@ -187,7 +193,7 @@ def _decode_audio(cell: Any, root: Path, array_rate: int, max_seconds: float) ->
     except MediaError:
         raise
     except (soundfile.SoundFileError, ValueError, RuntimeError) as error:
-        raise MediaError(f"not a readable sound ({len(cell)} bytes): {error}") from error
+        raise MediaError(f"not a readable sound ({len(cell)} bytes): {_said(error)}") from error
 
 
 def _rate(value: Any) -> int:

@@ -17,7 +17,8 @@ def split_rows(rows: int, share: float, seed: int) -> tuple[list[int], list[int]
     count = round(rows * share)
     if not 0 < count < rows:
         raise ConfigError(
-            f"valid={share}: of {rows} rows this leaves {rows - count} to train on and {count} to validate on."
+            f"valid={share}: of {rows} rows this leaves {rows - count} to train on and {count} to validate on; "
+            "pass valid=None for no validation."
         )
     order = counted_rng(seed, "split").permutation(rows)
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())

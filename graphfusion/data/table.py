@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -63,11 +65,21 @@ class Table:
                 f"the table has none of the input columns: expected {', '.join(schema.inputs)}; "
                 f"got {', '.join(self.columns) or 'no columns'}."
             )
+        self._warn_of_near_misses(schema)
         wanted = {name: self.column(name) for name in schema.targets} if targets else {}
         for i in range(len(self)):
             values = {name: self.columns[name][i] if name in present else None for name in schema.inputs}
             number = self.numbers[i] if self.numbers else i
             yield Sample(number, values, {name: cells[i] for name, cells in wanted.items()})
+
+    def _warn_of_near_misses(self, schema: Schema) -> None:
+        """A column that is missing under its own name but there under a similar one is probably mistyped."""
+        spare = [name for name in self.columns if name not in schema.inputs and name not in schema.targets]
+        folded = {name.lower().strip(): name for name in spare}
+        for name in schema.inputs:
+            near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.8) if name not in self.columns else []
+            if near:
+                warnings.warn(f"column {name!r} is missing in every row; is {folded[near[0]]!r} meant?", stacklevel=3)
 
 
 def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text: Collection[str] = ()) -> Table:
@@ -77,7 +89,7 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
     become days since 1970 (a number), durations seconds, decimals floats.
 
     Media paths in cells are relative to `root`: by default the file's folder, or the working directory for rows in
-    memory. In CSV an empty cell is missing; so are None, NaN and NaT everywhere.
+    memory. An empty cell is missing; so are None, NaN and NaT everywhere.
 
     Raises:
         TableError: the file is missing or unreadable, or rows in memory are not mappings.
@@ -112,6 +124,8 @@ def _columns_of_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise TableError(f"row {i}: expected a mapping of column → value, got {type(row).__name__}.")
+    if rows and not any(rows):
+        raise TableError(f"{len(rows)} rows without any column; name the columns of each row.")
     named = [{str(key): value for key, value in row.items()} for row in rows]
     names = dict.fromkeys(name for row in named for name in row)
     return {name: [_cell(row.get(name)) for row in named] for name in names}
@@ -121,7 +135,10 @@ def _read_file(path: Path, as_text: Collection[str]) -> dict[str, Sequence[Any]]
     import pyarrow as pa
 
     if path.suffix.lower() not in FORMATS:
-        raise TableError(f"{path}: expected a file ending in {' or '.join(FORMATS)}, got {path.suffix or 'no ending'}.")
+        ending = path.suffix or "no ending"
+        raise TableError(
+            f"{path}: expected a file ending in {' or '.join(FORMATS)}, got {ending}; read it with pandas and pass the frame."
+        )
     if not path.is_file():
         raise TableError(f"{path}: no such file (looked from {Path.cwd()}).")
     try:
@@ -138,10 +155,17 @@ def _read_csv(path: Path, as_text: Collection[str]) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
-    missing = ["", "NaN", "nan", "NULL", "null"]
+    missing = ["", "NaN", "nan", "NULL", "null", "N/A", "n/a", "NA", "#N/A"]
     types = {name: pa.string() for name in as_text}
     convert = csv.ConvertOptions(strings_can_be_null=True, null_values=missing, column_types=types)
-    return csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+    table = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+    for field in table.schema:
+        if pa.types.is_binary(field.type):
+            raise TableError(f"{path}: column {field.name!r} is not UTF-8; save the file as UTF-8.")
+    for delimiter in (";", "\t", "|"):
+        if len(table.column_names) == 1 and delimiter in table.column_names[0]:
+            raise TableError(f"{path}: expected commas between columns, got {delimiter!r}; save it as comma-separated.")
+    return table
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -184,11 +208,19 @@ def _cell(value: Any) -> Any:
         return None
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and math.isnan(value):
+    if (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip()):
         return None
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
     return _plain(value)
+
+
+def as_number(cell: Any) -> float:
+    """A number, also of a text that is one or that is an ISO date (days since 1970); ValueError or TypeError otherwise."""
+    try:
+        return float(cell)
+    except ValueError:
+        return float(_plain(datetime.fromisoformat(str(cell).strip())))
 
 
 def _plain(value: Any) -> Any:

@@ -75,13 +75,25 @@ def _tokenize(
         row = {c: sample.values[c] for c in columns[name] if sample.values.get(c) is not None}
         try:
             made = modality.tokens(row, root) if row else None
-        except CellError as error:
-            where = ", ".join(row)
-            if on_error == "error":
-                advice = "Pass on_error='missing' or 'skip' to go on without it."
-                raise type(error)(f"row {sample.id}, column {where!r}: {error} {advice}") from error
-            failed.append(Incident(sample.id, where, str(error), "skipped" if on_error == "skip" else "missing"))
-            continue
+        except CellError:
+            for column, error in _unreadable(modality, row, root).items():
+                if on_error == "error":
+                    advice = "(Rows count from 0.) Pass on_error='missing' or 'skip' to go on without it."
+                    raise type(error)(f"row {sample.id}, column {column!r}: {error} {advice}") from error
+                failed.append(Incident(sample.id, column, str(error), "skipped" if on_error == "skip" else "missing"))
+                del row[column]
+            made = modality.tokens(row, root) if row else None
         if made is not None and len(made):
             tokens[name] = made
     return tokens, failed
+
+
+def _unreadable(modality: Modality, row: Mapping[str, Any], root: Path) -> dict[str, CellError]:
+    """Column → why its cell cannot be read."""
+    found: dict[str, CellError] = {}
+    for column, cell in row.items():
+        try:
+            modality.tokens({column: cell}, root)
+        except CellError as error:
+            found[column] = error
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphfusion.data.table import as_number
 from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span
@@ -109,9 +110,9 @@ def _number_of(column: str, row: Mapping[str, Any]) -> float:
 
 def _number(cell: Any) -> float:
     try:
-        value = float(cell)
+        value = as_number(cell)
     except (TypeError, ValueError):
-        raise CellError(f"expected a number, got {str(cell)[:40]!r}.") from None
+        raise CellError(f"expected a number or an ISO date, got {str(cell)[:40]!r}.") from None
     if not math.isfinite(value):
         raise CellError(f"expected a finite number, got {value}.")
     return value

@@ -9,7 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GATv2Conv, HeteroConv
+
+with warnings.catch_warnings():  # torch-geometric 2.8 uses torch.jit.script, which torch 2.15 deprecates
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    from torch_geometric.nn import GATConv, GATv2Conv, HeteroConv
 
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.graph_builder import EdgeType
@@ -42,6 +45,8 @@ class HeteroAttention(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ConfigError(unknown_name("attention mode", mode, MODES))
+        if dim % heads:
+            raise ConfigError(f"dim: expected a multiple of heads={heads}, got {dim}.")
         dims = edge_dims or {}
         options = {"heads": heads, "dropout": dropout, "add_self_loops": False}
         parts = {t: MODES[mode]((dim, dim), dim // heads, edge_dim=dims.get(t), **options) for t in edge_types}

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from graphfusion.config import TrainingConfig
 from graphfusion.data import counted_seed
-from graphfusion.errors import ConfigError, TrainingError, unknown_name
+from graphfusion.errors import ConfigError, TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
 from graphfusion.training.optimizer import make_optimizer, set_rate, warmup_cosine
@@ -23,6 +23,7 @@ from graphfusion.training.progress import FitProgress, MetricsLog
 from graphfusion.training.rows import Batches
 
 PRECISIONS = ("no", "fp16", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass
@@ -70,12 +71,8 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: f
     `time.monotonic`.
 
     Raises:
-        ConfigError: precision, device or optimizer has no such value.
+        ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
     """
-    if config.precision not in PRECISIONS:
-        raise ConfigError(unknown_name("precision", config.precision, PRECISIONS))
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(unknown_name("device", config.device, ("auto", "cpu", "cuda")))
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision

@@ -45,7 +45,7 @@ def test_root_is_the_folder_of_the_file(tmp_path: Path) -> None:
     assert read_table(ROWS, tmp_path).root == tmp_path
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("missing", [None, "", "  ", float("nan"), np.float32("nan"), pd.NA, pd.NaT])
 def test_every_spelling_of_missing_is_none(missing: Any) -> None:
     assert columns([{"a": missing}, {"a": 1}, {}]) == {"a": [None, 1, None]}
 
@@ -70,9 +70,11 @@ def test_arrow_lists_become_arrays(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda p: p / "no.csv", "no such file"),
-        (lambda p: p / "t.xlsx", r"ending in .csv or .parquet, got .xlsx"),
+        (lambda p: p / "t.xlsx", r"got .xlsx; read it with pandas"),
         (lambda p: _file(p / "t.csv", "a,b\n1,2\n1,2,3\n"), "Expected 2 columns, got 3"),
         (lambda p: _file(p / "t.csv", "a,a\n1,2\n"), "'a' appears more than once"),
+        (lambda p: _file(p / "t.csv", "a;b\n1;2\n"), "expected commas between columns, got ';'"),
+        (lambda p: _latin(p / "t.csv"), "column 'a' is not UTF-8"),
         (lambda p: _file(p / "t.parquet", "no parquet"), "cannot be read as parquet"),
         (lambda p: [1, 2], "row 0: expected a mapping"),
         (lambda p: {"a": [1], "b": [1, 2]}, "differ in length"),
@@ -83,6 +85,11 @@ def test_arrow_lists_become_arrays(tmp_path: Path) -> None:
 def test_bad_tables_are_named(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=message):
         read_table(make(tmp_path))
+
+
+def _latin(path: Path) -> Path:
+    path.write_bytes("a,b\ncaf\xe9,1\n".encode("latin-1"))
+    return path
 
 
 def _file(path: Path, text: str) -> Path:
