@@ -16,7 +16,7 @@ import torch
 import graphfusion as gf
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, MediaError, SchemaError
 from graphfusion.fusion import FUSIONS
-from graphfusion.graph_builder import GRAPHS, Full, PositionKNN, SequenceWindow
+from graphfusion.graph_builder import GRAPHS, Full, OtherSpeaker, PositionKNN, SameSpeaker, SequenceWindow
 from graphfusion.schema import TABLE
 from graphfusion.training.loop import FitState
 from tests.conftest import SCHEMA, make_rows, png, wav
@@ -450,3 +450,21 @@ def test_half_precision_trains() -> None:
     assert np.isfinite(p.predict_proba(make_rows(3))).all()
     full = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(make_rows(12), valid=0.25, quiet=True)
     assert np.isfinite(full.embed(make_rows(3))).all()
+
+
+def test_speakers_tie_utterances_and_every_row_must_name_them() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "talk": {"values": rng.normal(size=(3 + i % 3, 4)), "speaker": [k % 2 for k in range(3 + i % 3)]},
+            "label": "ab"[i % 2],
+        }
+        for i in range(8)
+    ]
+    p = gf.FusionPredictor("label", relations=[SameSpeaker("talk"), OtherSpeaker("talk", window=1)], **FAST)
+    p.fit(rows, valid=None, quiet=True)
+    batch = p.graph(rows[:1])
+    assert batch.edges["talk", "same_speaker", "talk"].T.tolist() == [[2, 0], [0, 2]]
+    assert batch.edges["talk", "other_speaker", "talk"].T.tolist() == [[1, 0], [0, 1], [2, 1], [1, 2]]
+    with pytest.raises(GraphFusionError, match="row 1, column 'talk': expected 'speaker'"):
+        p.predict([rows[0], {"talk": {"values": np.zeros((2, 4))}}])

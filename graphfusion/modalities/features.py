@@ -15,19 +15,23 @@ from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span, sequence
 
+ATTRIBUTES = ("speaker", "entity")
+"""What relations may ask of a vector, beside its place."""
 MAX_SECONDS = 1e10
 """About three centuries; beyond it microseconds do not fit 64 bits with room to spare."""
 
 
 @dataclass(frozen=True)
 class FeaturesModality:
-    """Values `(n, width)`; position: index; span: seconds, if the rows give them (all or none)."""
+    """Values `(n, width)`; position: index; span: seconds, and attributes, if the rows give them (all or none)."""
 
     column: str
     width: int = 0
     max_tokens: int = 512
     timed: bool = False
     """Whether cells give `seconds`; learned from the first row."""
+    attributes: tuple[str, ...] = ()
+    """Which of `ATTRIBUTES` cells give; learned from the first row."""
 
     @property
     def node_type(self) -> NodeType:
@@ -35,13 +39,14 @@ class FeaturesModality:
         return NodeType("features", (self.width,), "float32", 1, "seconds" if self.timed else "none")
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> FeaturesModality:
-        """Learn width and timing from the first row that has features."""
+        """Learn width, timing and attributes from the first row that has features."""
         given = [row[self.column] for row in rows if row.get(self.column) is not None]
-        timed = bool(given) and isinstance(given[0], Mapping) and "seconds" in given[0]
+        first = given[0] if given and isinstance(given[0], Mapping) else {}
+        fitted = replace(self, timed="seconds" in first, attributes=tuple(n for n in ATTRIBUTES if n in first))
         if self.width:
-            return replace(self, timed=timed)
+            return fitted
         widths = readable(rows, self.column, lambda row: _vectors(row[self.column]).shape[1], limit=1)
-        return replace(self, width=max(widths, default=0) or 1, timed=timed)
+        return replace(fitted, width=max(widths, default=0) or 1)
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Tokens of one cell: a vector, a sequence of vectors, or a mapping with `values` and attributes."""
@@ -54,7 +59,7 @@ class FeaturesModality:
         count = len(values)
         parts = cell if isinstance(cell, Mapping) else {}
         span = self._seconds(parts) if self.timed else no_span(count)
-        attributes = {name: self._part(parts, name) for name in ("speaker", "entity") if name in parts}
+        attributes = {name: self._part(parts, name) for name in self.attributes}
         return Tokens(values.reshape(count, self.width), sequence(count), span, attributes)
 
     def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
@@ -63,8 +68,6 @@ class FeaturesModality:
 
     def _seconds(self, cell: Mapping[str, Any]) -> NDArray[np.float64]:
         """(n, 2) start and end of each vector."""
-        if "seconds" not in cell:
-            raise CellError("expected 'seconds' beside 'values', as in the first training row.")
         seconds = self._part(cell, "seconds").astype(np.float64)
         if seconds.ndim != 2 or seconds.shape[1] != 2:
             raise CellError(
@@ -79,6 +82,8 @@ class FeaturesModality:
         return seconds
 
     def _part(self, cell: Mapping[str, Any], name: str) -> NDArray[Any]:
+        if name not in cell:
+            raise CellError(f"expected {name!r} beside 'values', as in the first training row.")
         part = np.asarray(cell[name])[: self.max_tokens]
         count = min(len(_vectors(cell)), self.max_tokens)
         if len(part) != count:

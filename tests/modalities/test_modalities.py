@@ -166,7 +166,7 @@ def test_features_in_every_form() -> None:
     assert modality.width == 3
     assert modality.tokens({"f": [1.0, 2.0, 3.0]}, ROOT).values.shape == (1, 3)
     assert len(modality.tokens({"f": np.zeros((0, 3))}, ROOT)) == 0
-    timed = modality.fit([{"f": {"values": np.ones((1, 3)), "seconds": [[0, 1]]}}], ROOT)
+    timed = modality.fit([{"f": {"values": np.ones((1, 3)), "seconds": [[0, 1]], "speaker": [1]}}], ROOT)
     full = timed.tokens({"f": {"values": np.ones((2, 3)), "seconds": [[0, 1], [1, 3]], "speaker": [4, 5]}}, ROOT)
     assert full.span.tolist() == [[0, 1], [1, 3]]
     assert full.attributes["speaker"].tolist() == [4, 5]
@@ -183,8 +183,11 @@ def test_features_in_every_form() -> None:
     ],
 )  # fmt: skip
 def test_bad_features_are_named(cell: Any, message: str) -> None:
+    asked = ("speaker",) if isinstance(cell, dict) and "speaker" in cell else ()
     with pytest.raises(CellError, match=message):
-        FeaturesModality("f", width=3, timed=isinstance(cell, dict) and "speaker" not in cell).tokens({"f": cell}, ROOT)
+        FeaturesModality("f", width=3, timed=isinstance(cell, dict) and "speaker" not in cell, attributes=asked).tokens(
+            {"f": cell}, ROOT
+        )
 
 
 def test_seen_is_ok_plus_skipped_plus_repaired() -> None:
