@@ -184,13 +184,16 @@ class FusionPredictor:
             raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
         if resume and folder is None:
             raise ConfigError("resume=True needs the save_path of the fit to go on with.")
-        read = read_table(table, media_root, self._text_columns())
+        read = read_table(table, media_root, _text_columns(self.columns))
         if not len(read):
             raise SchemaError("the table has no rows.")
-        train, held = self._split(read, valid, media_root)
+        share = isinstance(valid, int | float)
+        train, held = _split(read, valid, self.config.seed) if share else (read, None)
         files = self._newest_checkpoint(folder) if resume and folder else None
         with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed, "fit"):
             pipeline = self._restore(files) if files else self._make_pipeline(train)
+            if not share and valid is not None:  # read as the training rows were, not by what it looks like by itself
+                held = read_table(valid, media_root, _text_columns(pipeline.schema))
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
             if resume and not files:
                 progress.say(f"nothing to resume below {folder}: a new fit begins")
@@ -356,7 +359,9 @@ class FusionPredictor:
             if name not in self.pipeline.modalities:
                 hint = f" {name!r} is a column of {TABLE!r}." if name in self.schema.inputs else ""
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}{hint}")
-        read = replace(read_table(table, media_root, self._text_columns()), numbers=())  # answers line up with the rows
+        read = replace(
+            read_table(table, media_root, _text_columns(self.schema)), numbers=()
+        )  # answers line up with the rows
         if not len(read):
             return [], 0, Report()
         rows, self.report = _tokenize(self.pipeline, read, on_error, targets)
@@ -446,20 +451,17 @@ class FusionPredictor:
             raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
         return files
 
-    def _text_columns(self) -> list[str]:
-        """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
-        schema = self._pipeline.schema if self._pipeline else self.columns
-        named = {**schema.inputs, **schema.targets} if isinstance(schema, Schema) else schema
-        return [name for name, spec in named.items() if _is_textual(spec)]
 
-    def _split(self, table: Table, valid: Any, root: str | os.PathLike[str] | None) -> tuple[Table, Table | None]:
-        """(training rows, validation rows)."""
-        if valid is None:
-            return table, None
-        if isinstance(valid, int | float):
-            first, second = split_rows(len(table), float(valid), self.config.seed)
-            return table.take(first), table.take(second)
-        return table, read_table(valid, root, self._text_columns())
+def _split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+    """(training rows, validation rows)."""
+    first, second = split_rows(len(table), float(share), seed)
+    return table.take(first), table.take(second)
+
+
+def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
+    """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
+    named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
+    return [name for name, spec in named.items() if _is_textual(spec)]
 
 
 def _tokenize(
@@ -513,7 +515,7 @@ def _is_textual(spec: Input | Target | None) -> bool:
 def _with_known_labels(
     pipeline: Pipeline, rows: Sequence[TokenizedSample], progress: FitProgress
 ) -> list[TokenizedSample]:
-    """Validation rows, a label that no training row has taken as unknown, and said so."""
+    """Validation rows; a target that no training row knows is taken as unknown, and said so."""
     kept: list[TokenizedSample] = []
     strange: dict[str, int] = {}
     for row in rows:
@@ -526,19 +528,23 @@ def _with_known_labels(
                 strange[name] = strange.get(name, 0) + 1
         kept.append(replace(row, targets=targets))
     for name, count in strange.items():
-        progress.say(f"validation: {count} rows have a {name!r} that no training row has; it is not scored")
+        progress.say(
+            f"validation: {count} rows have a {name!r} that no training row has or that cannot be read; they are not scored"
+        )
     return kept
 
 
 def _digest(pipeline: Pipeline, job: Job) -> str:
     """Hash of everything a fit reads: a resumed fit must see the same rows."""
     total = hashlib.sha256()
-    for part in (job.rows, job.held):
-        for row in part:
+    for rows in (job.rows, job.held):
+        for row in rows:
             total.update(f"{row.id} {sorted(row.targets.items())}".encode())
             for name in pipeline.modalities:
                 if name in row.tokens:
-                    total.update(name.encode() + row.tokens[name].values.tobytes())
+                    tokens = row.tokens[name]
+                    parts = (tokens.values, tokens.position, tokens.span, *tokens.attributes.values())
+                    total.update(name.encode() + b"".join(part.tobytes() for part in parts))
         total.update(b"|")
     return total.hexdigest()
 

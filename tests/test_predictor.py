@@ -199,7 +199,33 @@ def test_a_class_that_only_validation_has_is_said_and_not_scored(capsys: pytest.
     rows = make_rows(12)
     held = [*make_rows(4, seed=2), {**make_rows(1)[0], "label": "only here"}]
     gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows, valid=held)
-    assert "1 rows have a 'label' that no training row has" in capsys.readouterr().out
+    assert "1 rows have a 'label' that no training row has or that cannot be read" in capsys.readouterr().out
+
+
+def test_a_validation_csv_is_read_as_the_training_csv_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels that look like numbers in one file and not in the other, and a predictor that is fitted twice."""
+    (tmp_path / "train.csv").write_text("n,label\n" + "".join(f"{i},{['x', '07'][i % 2]}\n" for i in range(12)))
+    (tmp_path / "valid.csv").write_text("n,label\n1,07\n3,07\n")
+    p = gf.FusionPredictor("label", **FAST)
+    p.fit(tmp_path / "train.csv", valid=tmp_path / "valid.csv")
+    assert "that no training row has" not in capsys.readouterr().out
+    assert p.evaluate(tmp_path / "valid.csv")["rows"] == 2
+    (tmp_path / "other.csv").write_text("n,label\n" + "".join(f"{i},{i % 2}\n" for i in range(12)))
+    assert p.fit(tmp_path / "other.csv", valid=None, quiet=True).schema.targets["label"] == gf.Class((0, 1))
+
+
+def test_resume_notices_changed_times(tmp_path: Path) -> None:
+    def fit(shift: float, **options: Any) -> None:
+        rows = [
+            {"talk": {"values": np.full((2, 3), i), "seconds": [[0, 1], [1, 2 + shift]]}, "label": "ab"[i % 2]}
+            for i in range(6)
+        ]
+        gf.FusionPredictor("label", **FAST).fit(rows, valid=None, save_path=tmp_path, quiet=True, **options)
+
+    fit(0.0)
+    with pytest.raises(ConfigError, match="rows are not those"):
+        fit(0.5, resume=True)
+    fit(0.0, resume=True)
 
 
 def test_relations_and_a_schema_of_one_s_own(tmp_path: Path) -> None:
