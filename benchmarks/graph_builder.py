@@ -40,7 +40,7 @@ def main() -> None:
     layout = NodeType("features", (4,))
     builder = GraphBuilder({"text": layout}, [SequenceWindow("text", WINDOW)])
     tokens = Tokens(np.zeros((NODES, 4), np.float32), np.arange(NODES)[:, None], np.empty((NODES, 0)))
-    edges = builder.build([{"text": tokens}]).edges["text", "window", "text"]
+    edges = builder.build([{"text": tokens}]).edge_index(("text", "window", "text"))
     assert edges.T.tolist() == [list(pair) for pair in published_loop(NODES, WINDOW)], "the edges differ"
     seconds: dict[str, list[float]] = {"published loop": [], "GraphBuilder": []}
     for _ in range(ROUNDS):

@@ -32,7 +32,8 @@ from graphfusion.modalities import (
     prepare,
 )
 from graphfusion.model import FusionModel, make_builder, make_model
-from graphfusion.nn import MODES, READOUTS
+from graphfusion.nn import READOUTS
+from graphfusion.ops.hetero_attention import MODES
 from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text
 from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
 from graphfusion.training import (

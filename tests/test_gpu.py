@@ -56,4 +56,4 @@ def test_pinned_batches_arrive(samples: list[TokenizedSample], make_test_model: 
     moved = batch.to("cuda", non_blocking=True)
     torch.cuda.synchronize()
     assert moved.device.type == "cuda"
-    assert all(torch.equal(e.cpu(), batch.edges[t]) for t, e in moved.edges.items())
+    assert all(torch.equal(moved.edge_index(t).cpu(), batch.edge_index(t)) for t in batch.edge_types)

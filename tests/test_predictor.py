@@ -490,7 +490,7 @@ def test_speakers_tie_utterances_and_every_row_must_name_them() -> None:
     p = gf.FusionPredictor("label", relations=[SameSpeaker("talk"), OtherSpeaker("talk", window=1)], **FAST)
     p.fit(rows, valid=None, quiet=True)
     batch = p.graph(rows[:1])
-    assert batch.edges["talk", "same_speaker", "talk"].T.tolist() == [[2, 0], [0, 2]]
-    assert batch.edges["talk", "other_speaker", "talk"].T.tolist() == [[1, 0], [0, 1], [2, 1], [1, 2]]
+    assert batch.edge_index(("talk", "same_speaker", "talk")).T.tolist() == [[2, 0], [0, 2]]
+    assert batch.edge_index(("talk", "other_speaker", "talk")).T.tolist() == [[1, 0], [0, 1], [2, 1], [1, 2]]
     with pytest.raises(GraphFusionError, match="row 1, column 'talk': expected 'speaker'"):
         p.predict([rows[0], {"talk": {"values": np.zeros((2, 4))}}])

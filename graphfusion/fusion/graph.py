@@ -12,13 +12,14 @@ from graphfusion.fusion.fused_graph import FusedGraph, in_order
 from graphfusion.fusion.top_k import LearnedTopK
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
 from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
+from graphfusion.ops.hetero_attention import EdgeList, Pairs
 
 
 class GraphFusion(nn.Module):
     """`layers` hetero attention layers, a readout per node type, and one vector from all readouts.
 
     `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
-    alone (and means per type). Absent modality: 0 rows in every layer; its readout is a learned vector.
+    alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. Absent modality: 0 rows in every layer; its readout is a learned vector.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class GraphFusion(nn.Module):
         dim: int,
         layers: int = 2,
         heads: int = 4,
-        attention: str = "gat",
+        attention: str | Mapping[EdgeType, str] = "gat",
         readout: str = "attention",
         dropout: float = 0.0,
     ) -> None:
@@ -40,7 +41,9 @@ class GraphFusion(nn.Module):
         learned = {t: r for t, r in builder.relations.items() if isinstance(r, TopKSimilarity)}
         self.learned = tuple(learned)
         self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())
-        options = (types, builder.edge_types, dim, heads, attention, dropout, dict.fromkeys(learned, 1))
+        # gathering first costs hubs · dim a head and node, projecting first dim · dim / heads at about three times the rate
+        few = (HUB,) if 0 < 3 * builder.hubs <= dim // heads else ()
+        options = (types, builder.edge_types, dim, heads, attention, dropout, dict.fromkeys(learned, 1), few)
         self.layers = nn.ModuleList(HeteroLayer(*options) for _ in range(layers))
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
         kind = READOUTS["mean" if readout == "hub" else readout]
@@ -51,9 +54,11 @@ class GraphFusion(nn.Module):
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
         states = in_order(features, self.types)
-        edges, scores = self._edges(batch, states)
+        pairs, scores = self._pairs(batch, states)
+        sizes, ptr = {n: h.shape[0] for n, h in states.items()}, {n: batch.nodes[n].ptr for n in states}
+        plans = self.layers[0].plans(sizes, pairs, ptr) if len(self.layers) else []
         for layer in self.layers:
-            states = layer(states, edges, scores)
+            states = layer(states, plans, scores)
         states = {name: self.norms[name](h) for name, h in states.items()}
         readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in states.items()}
         if self.hub is not None:
@@ -62,12 +67,13 @@ class GraphFusion(nn.Module):
             unified = self.join(torch.cat(list(readouts.values()), dim=1))
         return FusedGraph(states, readouts, unified)
 
-    def _edges(
+    def _pairs(
         self, batch: GraphBatch, states: Mapping[str, Tensor]
-    ) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Tensor]]:
-        """The batch's edges with those of learned relations filled in, and their similarities."""
-        edges, scores = dict(batch.edges), {}
+    ) -> tuple[dict[EdgeType, Pairs], dict[EdgeType, Tensor]]:
+        """The batch's pairs with those of learned relations filled in, and their similarities."""
+        pairs, scores = batch.pairs, {}
         for edge_type, choose in zip(self.learned, self.choosers, strict=True):
             a, _, b = edge_type
-            edges[edge_type], scores[edge_type] = choose(states[a], batch.nodes[a], states[b], batch.nodes[b])
-        return edges, scores
+            edges, scores[edge_type] = choose(states[a], batch.nodes[a], states[b], batch.nodes[b])
+            pairs[edge_type] = EdgeList(edges)
+        return pairs, scores

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.pairs import EdgeList, Grid, Pairs, Window
 
 EdgeType = tuple[str, str, str]
 """(source node type, relation, target node type)."""
@@ -57,7 +58,8 @@ class GraphBatch:
     """Many samples as one graph over a frozen vocabulary of node and edge types.
 
     Every node type is in `nodes` and every edge type in `edges`, absent = 0 rows, in the order that the model was made
-    for. `edges[t]` is (2, E) int64, row 0 source and row 1 target, counted over the whole batch, sorted by target.
+    for. `edges[t]` is (2, E) int64, row 0 source and row 1 target, counted over the whole batch, sorted by target; or a
+    rule (`Dense`, `Window`, `Grid` …) that kernels walk without a list. `edge_index(t)` gives the list in both cases.
     `ids` are the row numbers of the samples; `targets` the encoded targets by name, (B,) or (B, C), for a loss.
 
     Raises:
@@ -66,7 +68,7 @@ class GraphBatch:
     """
 
     nodes: Mapping[str, NodeStore]
-    edges: Mapping[EdgeType, Tensor]
+    edges: Mapping[EdgeType, Tensor | Pairs]
     ids: Tensor
     targets: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ class GraphBatch:
         for name, store in self.nodes.items():
             _check_nodes(name, store, len(self))
         for edge_type, edges in self.edges.items():
-            _check_edges(edge_type, edges, self.nodes)
+            _check_edges(edge_type, edges, self.nodes, len(self))
         for name, target in self.targets.items():
             if len(target) != len(self):
                 raise GraphError(f"target {name!r}: expected {len(self)} rows, one for each sample, got {len(target)}.")
@@ -91,6 +93,19 @@ class GraphBatch:
     def edge_types(self) -> tuple[EdgeType, ...]:
         """The vocabulary of edge types, in order."""
         return tuple(self.edges)
+
+    @property
+    def pairs(self) -> dict[EdgeType, Pairs]:
+        """The pairs of each edge type, as operators take them."""
+        return {t: EdgeList(e) if isinstance(e, Tensor) else e for t, e in self.edges.items()}
+
+    def edge_index(self, edge_type: EdgeType) -> Tensor:
+        """(2, E) int64 of an edge type, sorted by target; laid out here where the batch holds a rule."""
+        edges = self.edges[edge_type]
+        if isinstance(edges, Tensor):
+            return edges
+        source, _, target = edge_type
+        return edges.edge_index(self.nodes[source].ptr, self.nodes[target].ptr)
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +127,7 @@ class GraphBatch:
         return replace(
             self,
             nodes={name: NodeStore(*(t.pin_memory() for t in store.tensors())) for name, store in self.nodes.items()},
-            edges={t: e.pin_memory() for t, e in self.edges.items()},
+            edges={t: e.pin_memory() if isinstance(e, Tensor) else e for t, e in self.edges.items()},
             ids=self.ids.pin_memory(),
             targets={name: t.pin_memory() for name, t in self.targets.items()},
         )
@@ -121,7 +136,7 @@ class GraphBatch:
         """The same graph with other targets."""
         return replace(self, targets=dict(targets))
 
-    def with_edges(self, edges: Mapping[EdgeType, Tensor]) -> GraphBatch:
+    def with_edges(self, edges: Mapping[EdgeType, Tensor | Pairs]) -> GraphBatch:
         """The same nodes with other edges, over the same edge types.
 
         Raises:
@@ -162,11 +177,16 @@ def _check_nodes(name: str, store: NodeStore, samples: int) -> None:
             )
 
 
-def _check_edges(edge_type: EdgeType, edges: Tensor, nodes: Mapping[str, NodeStore]) -> None:
+def _check_edges(
+    edge_type: EdgeType, edges: Tensor | Pairs, nodes: Mapping[str, NodeStore], samples: int
+) -> None:
     source, _, target = edge_type
     for name in (source, target):
         if name not in nodes:
             raise GraphError(f"edge type {edge_type}: the node type {name!r} is not in the batch: {', '.join(nodes)}.")
+    if not isinstance(edges, Tensor):
+        _check_rule(edge_type, edges, samples)
+        return
     if edges.dim() != 2 or edges.shape[0] != 2 or edges.dtype != torch.int64:
         raise GraphError(f"edge type {edge_type}: expected (2, E) torch.int64, got {tuple(edges.shape)} {edges.dtype}.")
     if edges.device != nodes[target].ptr.device:
@@ -184,3 +204,10 @@ def _check_edges(edge_type: EdgeType, edges: Tensor, nodes: Mapping[str, NodeSto
     if bool(apart.any()):
         bad = int(apart.nonzero()[0])
         raise GraphError(f"edge type {edge_type}: edge {bad} ({edges[:, bad].tolist()}) ties two samples.")
+
+
+def _check_rule(edge_type: EdgeType, rule: Pairs, samples: int) -> None:
+    if isinstance(rule, Window | Grid) and edge_type[0] != edge_type[2]:
+        raise GraphError(f"edge type {edge_type}: a {rule.kind} ties nodes of one type, these are two.")
+    if isinstance(rule, Grid) and rule.columns.shape != (samples,):
+        raise GraphError(f"edge type {edge_type}: expected columns ({samples},), got {tuple(rule.columns.shape)}.")

@@ -11,9 +11,10 @@ import torch
 from graphfusion.errors import GraphError, unknown_name
 from graphfusion.graph_builder.batch import EdgeType, GraphBatch, NodeStore
 from graphfusion.graph_builder.nodes import Nodes, by_target, pack
-from graphfusion.graph_builder.relations import Relation, relation_from_dict, relation_to_dict
+from graphfusion.graph_builder.relations import Regular, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import NodeType, Tokens
 from graphfusion.modalities.tokens import no_span, sequence
+from graphfusion.ops.hetero_attention.pairs import Broadcast, Dense, Pairs
 
 HUB = "hub"
 """Node type of the hub nodes: `hubs` in every sample, also in one without any modality."""
@@ -59,10 +60,9 @@ class GraphBuilder:
         if not rows:
             raise GraphError("a batch needs at least one sample, got none.")
         packed = self._pack(rows)
-        edges = {t: self._edges(relation, packed) for t, relation in self.relations.items()}
         return GraphBatch(
             nodes={name: _store(nodes) for name, nodes in packed.items()},
-            edges={t: torch.from_numpy(np.stack(e)) for t, e in edges.items()},
+            edges={t: self._pairs(relation, packed) for t, relation in self.relations.items()},
             ids=torch.as_tensor(list(range(len(rows)) if ids is None else ids), dtype=torch.int64),
         )
 
@@ -125,6 +125,16 @@ class GraphBuilder:
             name: pack(name, layout, [hubs if name == HUB else row.get(name, empty[name]) for row in rows])
             for name, layout in self.node_types.items()
         }
+
+    def _pairs(self, relation: Relation, packed: Mapping[str, Nodes]) -> torch.Tensor | Pairs:
+        """The rule of a regular relation, else its edge list."""
+        ends = (packed[relation.source], packed[relation.target])
+        rule = relation.rule(*ends) if isinstance(relation, Regular) else None
+        if rule is None:
+            return torch.from_numpy(np.stack(self._edges(relation, packed)))
+        if isinstance(rule, Dense) and HUB in (relation.source, relation.target):
+            return Broadcast(rule.loops)
+        return rule
 
     def _edges(self, relation: Relation, packed: Mapping[str, Nodes]) -> tuple[np.ndarray, np.ndarray]:
         source, target = packed[relation.source], packed[relation.target]

@@ -34,8 +34,8 @@ def to_pyg(batch: GraphBatch) -> HeteroData:
         data[name].position = store.position
         data[name].span = store.span
         data[name].num_nodes = len(store)
-    for edge_type, edges in batch.edges.items():
-        data[edge_type].edge_index = edges
+    for edge_type in batch.edge_types:
+        data[edge_type].edge_index = batch.edge_index(edge_type)
     data[IDS] = batch.ids
     for name, target in batch.targets.items():
         data[TARGET + name] = target
@@ -100,7 +100,8 @@ def to_networkx(batch: GraphBatch, sample: int = 0) -> nx.MultiDiGraph:
         for i in range(first[name], int(store.ptr[sample + 1])):
             place = {"position": tuple(store.position[i].tolist()), "span": tuple(store.span[i].tolist())}
             graph.add_node((name, i - first[name]), type=name, **place)
-    for (source, relation, target), edges in batch.edges.items():
+    for source, relation, target in batch.edge_types:
+        edges = batch.edge_index((source, relation, target))
         end = int(batch.nodes[target].ptr[sample + 1])
         mine = edges[:, (edges[1] >= first[target]) & (edges[1] < end)]
         for there, here in mine.T.tolist():

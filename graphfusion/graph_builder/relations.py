@@ -11,13 +11,15 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from graphfusion.errors import GraphError, unknown_name
 from graphfusion.graph_builder.nodes import Edges, Index, Nodes, by_target, expand, match, microseconds
+from graphfusion.ops.hetero_attention.pairs import Dense, Grid, Pairs, Window
 
 
 class Relation(Protocol):
@@ -40,6 +42,14 @@ class Relation(Protocol):
 
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """(source, target) index of each edge in the packed nodes."""
+
+
+@runtime_checkable
+class Regular(Relation, Protocol):
+    """A relation whose edges follow from a rule, so that kernels need no list of them."""
+
+    def rule(self, source: Nodes, target: Nodes) -> Pairs | None:
+        """The rule that gives the same edges as `edges`, or None where these nodes do not follow it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,11 @@ class SequenceWindow:
         low, high = source.ptr[target.sample][:, None], source.ptr[target.sample + 1][:, None]
         node, step = np.nonzero((found >= low) & (found < high))
         return found[node, step], node
+
+    def rule(self, source: Nodes, target: Nodes) -> Window:
+        """See `Regular`."""
+        low, high = (0 if self.direction == way else self.size for way in ("future", "past"))
+        return Window(-low, high, self.dilation, loops=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,22 @@ class GridNeighbourhood:
         found, query = match(keys, queries.ravel())
         return found, query // len(offsets)
 
+    def rule(self, source: Nodes, target: Nodes) -> Grid | None:
+        """Only where the nodes of every sample fill a raster, row by row. See `Regular`."""
+        if target.position.shape[1] != 2:
+            return None
+        first, count = target.ptr[:-1], np.diff(target.ptr)
+        columns = np.ones(len(count), np.int64)
+        some = count > 0
+        columns[some] = target.position[target.ptr[1:][some] - 1, 1] + 1
+        if (columns < 1).any():
+            return None
+        place = np.arange(len(target)) - first[target.sample]
+        raster = np.stack([place // columns[target.sample], place % columns[target.sample]], 1)
+        if not np.array_equal(raster, target.position) or (count % columns).any():
+            return None
+        return Grid(torch.from_numpy(columns.astype(np.int32)), self.radius, self.corners, loops=False)
+
 
 @dataclass(frozen=True)
 class Full:
@@ -127,6 +158,10 @@ class Full:
         found = expand(source.ptr[target.sample], np.diff(source.ptr)[target.sample])
         return _without_self(found) if self.source == self.target else found
 
+    def rule(self, source: Nodes, target: Nodes) -> Dense:
+        """See `Regular`."""
+        return Dense(loops=self.source != self.target)
+
 
 @dataclass(frozen=True)
 class SelfLoops:
@@ -142,6 +177,10 @@ class SelfLoops:
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
         return np.arange(len(target)), np.arange(len(target))
+
+    def rule(self, source: Nodes, target: Nodes) -> Window:
+        """See `Regular`."""
+        return Window(0, 0)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from graphfusion.graph_builder import EdgeType
 from graphfusion.nn.hetero_attention import HeteroAttention
 from graphfusion.nn.typed import TypedModules
+from graphfusion.ops.hetero_attention import Pairs, Plan
 
 
 class HeteroLayer(nn.Module):
     """x ← x + messages(norm(x)), then x ← x + mlp(norm(x)), norms and mlp per node type (pre-norm, Xiong et al. 2020).
 
-    A node type that no relation reaches keeps its first part unchanged; a type with 0 rows passes through.
+    A node type that no relation reaches keeps its first part unchanged; a type with 0 rows passes through. Arguments as
+    in `HeteroAttention`.
     """
 
     def __init__(
@@ -23,24 +25,32 @@ class HeteroLayer(nn.Module):
         edge_types: Sequence[EdgeType],
         dim: int,
         heads: int,
-        mode: str = "gat",
+        mode: str | Mapping[EdgeType, str] = "gat",
         dropout: float = 0.0,
         edge_dims: Mapping[EdgeType, int] | None = None,
+        few: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in node_types})
-        self.attention = HeteroAttention(edge_types, dim, heads, mode, dropout, edge_dims) if edge_types else None
+        options = (node_types, edge_types, dim, heads, mode, dropout, edge_dims, few)
+        self.attention = HeteroAttention(*options) if edge_types else None
         self.mlps = TypedModules({name: _mlp(dim, dropout) for name in node_types})
         self.dropout = nn.Dropout(dropout)
 
+    def plans(
+        self, sizes: Mapping[str, int], pairs: Mapping[EdgeType, Pairs], ptr: Mapping[str, Tensor] | None
+    ) -> list[Plan]:
+        """What `forward` walks; the same for all layers over one vocabulary."""
+        return [] if self.attention is None else self.attention.plans(sizes, pairs, ptr)
+
     def forward(
-        self, x: Mapping[str, Tensor], edges: Mapping[EdgeType, Tensor], edge_features: Mapping[EdgeType, Tensor]
+        self, x: Mapping[str, Tensor], plans: Sequence[Plan], edge_features: Mapping[EdgeType, Tensor]
     ) -> dict[str, Tensor]:
         """x[type] (N, D) → the same shapes."""
         x = dict(x)
         if self.attention is not None:
             normed = {name: self.norms[name](h) for name, h in x.items()}
-            for name, message in self.attention(normed, edges, edge_features).items():
+            for name, message in self.attention(normed, plans, edge_features).items():
                 x[name] = x[name] + self.dropout(message)
         return {name: h + self.mlps[name](h) for name, h in x.items()}
 

@@ -49,7 +49,7 @@ def same(a: GraphBatch, b: GraphBatch) -> None:
             assert x.dtype == y.dtype
             assert torch.equal(x, y)
     for edge_type in a.edge_types:
-        assert torch.equal(a.edges[edge_type], b.edges[edge_type])
+        assert torch.equal(a.edge_index(edge_type), b.edge_index(edge_type))
     assert torch.equal(a.ids, b.ids)
     assert a.targets.keys() == b.targets.keys()
     assert all(torch.equal(t, b.targets[n]) for n, t in a.targets.items())
@@ -60,8 +60,8 @@ def test_absent_types_are_there_with_no_rows() -> None:
     assert batch.node_types == ("text", "image")
     assert len(batch.nodes["image"]) == 0
     assert batch.nodes["image"].ptr.tolist() == [0, 0, 0]
-    assert batch.edges["image", "full", "text"].shape == (2, 0)
-    assert batch.edges["text", "window", "text"].tolist() == [[1, 0, 3, 2, 4, 3], [0, 1, 2, 3, 3, 4]]
+    assert batch.edge_index(("image", "full", "text")).shape == (2, 0)
+    assert batch.edge_index(("text", "window", "text")).tolist() == [[1, 0, 3, 2, 4, 3], [0, 1, 2, 3, 3, 4]]
 
 
 @pytest.mark.parametrize("preset", sorted(GRAPHS))
@@ -94,10 +94,10 @@ def test_pyg_data_of_others_is_taken() -> None:
     data["a", "to", "b"].edge_index = torch.tensor([[1, 0], [0, 0]])
     one = from_pyg(data)
     assert len(one) == 1
-    assert one.edges["a", "to", "b"].tolist() == [[1, 0], [0, 0]]
+    assert one.edge_index(("a", "to", "b")).tolist() == [[1, 0], [0, 0]]
     two = from_pyg(Batch.from_data_list([data, data]))
     assert two.nodes["a"].ptr.tolist() == [0, 2, 4]
-    assert two.edges["a", "to", "b"].tolist() == [[1, 0, 3, 2], [0, 0, 1, 1]]
+    assert two.edge_index(("a", "to", "b")).tolist() == [[1, 0, 3, 2], [0, 0, 1, 1]]
 
 
 def edges(pairs: list[list[int]]) -> torch.Tensor:
@@ -157,7 +157,7 @@ def test_builder_survives_json_and_counts_what_it_builds(samples: list[Tokenized
     for i, row in enumerate(rows):
         alone = builder.build([row])
         assert nodes[i] == sum(len(store) for store in alone.nodes.values())
-        assert counted[i] == sum(e.shape[1] for e in alone.edges.values())
+        assert counted[i] == sum(alone.edge_index(t).shape[1] for t in alone.edge_types)
     assert f"{sum(len(r['caption']) for r in rows):,}" in builder.summary(rows)
 
 
@@ -237,6 +237,7 @@ def test_issue_2895_a_batch_without_one_modality_still_has_states() -> None:
     batch = ours([(2, 0)])
     x = {"text": torch.randn(2, 4), "image": torch.randn(0, 4)}
     layer = HeteroLayer(batch.node_types, [edge_type], dim=4, heads=1)
-    out = layer(x, batch.edges, {})
+    sizes, ptr = {n: len(h) for n, h in x.items()}, {n: store.ptr for n, store in batch.nodes.items()}
+    out = layer(x, layer.plans(sizes, {edge_type: batch.pairs[edge_type]}, ptr), {})
     assert out["image"].shape == (0, 4)
     assert out["text"].shape == (2, 4)

@@ -1,0 +1,92 @@
+"""Messages of a group of relations that share a mode: projections and attention in one call each.
+
+Letters: `N` nodes of a type, `D` features, `R` relations leaving a type, `Q` entering it, `H` heads, `C` width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfusion.ops.hetero_attention import Plan, hetero_attention, hetero_project
+
+Maps = Sequence[Tensor | None]
+"""A linear map for each node type; None where it has no relation."""
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Stacked linear maps of each node type.
+
+    `value` (R·H·C, D); `key` `gat` (R·H, D), `dot` (R·H·C, D), `gatv2` none; `query` `gat` (Q·H, D), else (Q·H·C, D).
+    """
+
+    value: Maps
+    key: Maps
+    query: Maps
+    value_bias: Maps = field(default_factory=tuple)
+    query_bias: Maps = field(default_factory=tuple)
+
+
+def messages(
+    x: Sequence[Tensor], plan: Plan, maps: Projections, heads: int, width: int, mode: str, **options: Any
+) -> list[Tensor]:
+    """x (N, D) of each node type → messages (N, O, H, C); `options` are those of `hetero_attention`.
+
+    Under autocast values are made in its dtype; logits and sums stay in float32.
+    """
+    low = _value_dtype(x[0])
+    high = torch.promote_types(x[0].dtype, torch.float32)
+    value = _project(x, maps.value, maps.value_bias, (heads, width), low)
+    tail = (heads,) if mode == "gat" else (heads, width)
+    key = _project(x, maps.key, (), tail, high) if mode != "gatv2" else []
+    query = _project(x, maps.query, maps.query_bias, tail, high)
+    return hetero_attention(value, key, query, plan, mode=mode, **options)
+
+
+def messages_into_few(
+    x: Sequence[Tensor], plan: Plan, key: Maps, query: Maps, weight: Sequence[Tensor], heads: int, **options: Any
+) -> list[Tensor]:
+    """The same in mode `gat` for relations into few nodes: Σ_j α_ij (W x_j) = W (Σ_j α_ij x_j), so rows are gathered
+    first and projected after. `weight`: (H, C, D) of each relation; the plan is not merged. → (N, H, C) of each type.
+    """
+    high = torch.promote_types(x[0].dtype, torch.float32)
+    value = [a.to(_value_dtype(a))[:, None, None].expand(-1, len(plan.leaving(t)), 1, -1) for t, a in _typed(plan, x)]
+    keys, queries = _project(x, key, (), (heads,), high), _project(x, query, (), (heads,), high)
+    gathered = hetero_attention(value, keys, queries, plan, mode="gat", **options)  # (N, Q, H, D)
+    out = []
+    for (name, _), rows in zip(_typed(plan, x), gathered, strict=True):
+        entering = [weight[plan.relations.index(r)] for r in plan.entering(name)]
+        if not entering:
+            out.append(rows.new_zeros(rows.shape[0], heads, weight[0].shape[1]))
+            continue
+        stacked = torch.stack(entering).to(rows.dtype)
+        out.append(torch.einsum("nqhd,qhcd->nhc", rows, stacked))
+    return out
+
+
+def _typed(plan: Plan, x: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+    return list(zip(plan.node_types, x, strict=True))
+
+
+def _value_dtype(x: Tensor) -> torch.dtype:
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def _project(
+    x: Sequence[Tensor], maps: Maps, bias: Maps, tail: tuple[int, ...], dtype: torch.dtype
+) -> list[Tensor]:
+    """(N, slots, *tail) of each type."""
+    of = [t for t, w in enumerate(maps) if w is not None]
+    shifts = [b.to(dtype) for b in bias if b is not None]
+    made = iter(hetero_project(x, [w.to(dtype) for w in maps if w is not None], of, shifts))
+    return [
+        a.new_empty(a.shape[0], 0, *tail, dtype=dtype) if w is None else next(made).unflatten(1, (-1, *tail))
+        for a, w in zip(x, maps, strict=True)
+    ]

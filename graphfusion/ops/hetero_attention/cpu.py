@@ -1,0 +1,273 @@
+"""The CPU backend: C++ kernels with a plain C interface, built with the package and loaded by ctypes.
+
+Nothing is compiled or loaded at import. A machine without a C++ compiler has no kernels: `why_not` says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.plan import Row, read_layout
+
+MODES = ("gat", "gatv2", "dot")
+MOST_HEADS = 16
+
+
+@cache
+def _library() -> ctypes.CDLL | str:
+    """The loaded kernels, or why there are none."""
+    found = [f for f in (Path(__file__).with_name("_kernels" + end) for end in EXTENSION_SUFFIXES) if f.is_file()]
+    if not found:
+        return "the C++ kernels were not built (no C++ compiler when graphfusion was installed); install one, then reinstall"
+    try:
+        library = ctypes.CDLL(str(found[0]))
+    except OSError as error:
+        return f"the C++ kernels in {found[0]} cannot be loaded: {error}"
+    library.graphfusion_index.restype = ctypes.c_int64
+    return library
+
+
+def why_not() -> str:
+    """Why the kernels cannot run on this machine; "" if they can."""
+    found = _library()
+    return found if isinstance(found, str) else ""
+
+
+def lanes() -> int:
+    """Floats in a vector of the kernels in use: 16 (AVX-512), 8 (AVX2) or 4."""
+    return int(_kernels().graphfusion_lanes())
+
+
+def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
+    """Why the kernels cannot take these tensors; "" if they can."""
+    if why_not():
+        return why_not()
+    if any(t.device.type != "cpu" for t in (*value, *query)):
+        return "it runs on CPU tensors only"
+    if any(v.dtype not in (torch.float32, torch.bfloat16) for v in value) or any(q.dtype != torch.float32 for q in query):
+        return "it takes float32 or bfloat16 values and float32 queries"
+    if query and query[0].shape[2] > MOST_HEADS:
+        return f"it takes at most {MOST_HEADS} heads"
+    return ""
+
+
+def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges (2, E) → ptr (targets + 1,) int32, sources by target (E,) int32, their places in the list (E,) int64."""
+    edges = edges.long().contiguous()
+    count = edges.shape[1]
+    ptr = torch.empty(targets + 1, dtype=torch.int32)
+    source, order = torch.empty(count, dtype=torch.int32), torch.empty(count, dtype=torch.int64)
+    numbers = [ctypes.c_int64(n) for n in (count, sources, targets)]
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (ptr, source, order)]
+    bad = _kernels().graphfusion_index(ctypes.c_void_p(edges.data_ptr()), *numbers, *places)
+    if bad >= 0:
+        raise GraphError(out_of_range(name, int(bad), edges[:, bad].tolist(), sources, targets))
+    return ptr, source, order
+
+
+def out_of_range(name: str, place: int, edge: Sequence[int], sources: int, targets: int) -> str:
+    """Message for an edge that names a node that is not there."""
+    return (
+        f"edges of {name}: edge {place} is {edge[0]} → {edge[1]}, but there are {sources} source and {targets} target "
+        "nodes; numbers start at 0."
+    )
+
+
+def forward(
+    value: Sequence[Tensor],
+    key: Sequence[Tensor],
+    query: Sequence[Tensor],
+    att: Tensor | None,
+    edge: Sequence[Tensor],
+    index: Sequence[Tensor],
+    layout: Sequence[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+) -> list[Tensor]:
+    """Outputs, then log-sum-exps, of each node type; see `reference.attention`."""
+    call = _Call(value, key, query, att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
+    call.run(back=False)
+    return [*call.outputs(), *call.lses()]
+
+
+def backward(
+    grad: Sequence[Tensor],
+    lse: Sequence[Tensor],
+    value: Sequence[Tensor],
+    key: Sequence[Tensor],
+    query: Sequence[Tensor],
+    att: Tensor | None,
+    edge: Sequence[Tensor],
+    index: Sequence[Tensor],
+    layout: Sequence[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+) -> list[Tensor]:
+    """Gradients of value, key, query, att (if there is one) and edge, one after another."""
+    call = _Call(value, key, query, att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
+    call.take_gradients(grad, lse)
+    call.run(back=True)
+    return call.gradients()
+
+
+def _kernels() -> ctypes.CDLL:
+    found = _library()
+    if isinstance(found, str):
+        raise GraphError(f"backend 'cpu' cannot run: {found}.")
+    return found
+
+
+class _Call:
+    """Tensors of one call in the shape that the kernels take: contiguous, head widths a multiple of the lanes, numbers
+    of one a head padded to a power of two. What fits is passed as it is.
+    """
+
+    def __init__(
+        self,
+        value: Sequence[Tensor],
+        key: Sequence[Tensor],
+        query: Sequence[Tensor],
+        att: Tensor | None,
+        edge: Sequence[Tensor],
+        index: Sequence[Tensor],
+        layout: Sequence[int],
+        mode: str,
+        slope: float,
+        dropout: float,
+        seed: Tensor,
+        top_k: int,
+        across: bool,
+    ) -> None:
+        self.heads = query[0].shape[2]
+        self.width = next((v.shape[3] for v in value if v.shape[1]), 1)
+        widest = lanes()
+        self.lanes = 16 if widest == 16 and self.width % 16 == 0 else min(widest, 8)
+        self.columns = self.width + -self.width % self.lanes
+        self.padded = 1 << (self.heads - 1).bit_length()
+        self.mode, self.merged, self.across = mode, bool(layout[2]), across
+        shared = any(v.shape[1] and v.shape[2] == 1 for v in value) and self.heads > 1
+        self.value = [self._wide(v) for v in value]
+        self.key, self.query = [self._logit(k) for k in key], [self._logit(q) for q in query]
+        self.edge = [self._logit(e) if e.numel() else e for e in edge]
+        self.att = None if att is None else self._wide(att)
+        self.index, self.rows = [t.contiguous() for t in index], read_layout(layout, index)
+        samples = len(index[0]) - 1
+        options = (int(value[0].dtype == torch.bfloat16), int(across), top_k, torch.get_num_threads(), samples)
+        heads = (self.heads, self.padded, 1 if shared else self.heads, self.columns)
+        self.head = [layout[0], layout[1], layout[2], *heads, MODES.index(mode), *options]
+        self.real = (slope, dropout, self.width**-0.5)
+        self.seed = int(seed) if dropout else 0
+        plain = mode == "gat" and not (across or dropout or top_k or shared) and 0 <= slope <= 1
+        self.linear = [plain and row.kind == "dense" and bool(row.parameters[0]) for row in self.rows]
+        self.linear = [yes and not (edge and edge[r].numel()) for r, yes in enumerate(self.linear)]
+        self.out = [self._out(q) for q in self.query]
+        self.lse: list[Tensor] = []
+        self.grad: list[Tensor] = []
+        self.dvalue: list[Tensor] = []
+        self.dkey: list[Tensor] = []
+        self.dquery: list[Tensor] = []
+        self.dedge: list[Tensor] = []
+        self.datt: Tensor | None = None
+
+    def take_gradients(self, grad: Sequence[Tensor], lse: Sequence[Tensor]) -> None:
+        """What a backward call reads and writes besides."""
+        self.out = []
+        self.grad = [self._wide(g.float()) for g in grad]
+        self.lse = [pad(s, (0, self.padded - self.heads)).contiguous() for s in lse]
+        self.dvalue, self.dkey = [torch.empty_like(v) for v in self.value], [torch.empty_like(k) for k in self.key]
+        self.dquery, self.dedge = [torch.empty_like(q) for q in self.query], [torch.zeros_like(e) for e in self.edge]
+        self.datt = None if self.att is None else torch.zeros_like(self.att)
+
+    def run(self, back: bool) -> None:
+        """Call the kernels.
+
+        Raises:
+            GraphError: an edge ties nodes of two samples.
+        """
+        if not back:
+            self.lse = [q.new_empty(q.shape[0], 1 if self.across else q.shape[1], self.padded) for q in self.query]
+        numbers = array("q", self._numbers())
+        real = array("d", self.real)
+        places = [ctypes.c_void_p(a.buffer_info()[0]) for a in (numbers, real)]
+        if _kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes)):
+            raise GraphError("an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr.")
+
+    def outputs(self) -> list[Tensor]:
+        """(N, O, H, C) of each type."""
+        return [self._narrow(o, self.width) for o in self.out]
+
+    def lses(self) -> list[Tensor]:
+        """(N, Q or 1, H) of each type."""
+        return [self._narrow(s, self.heads) for s in self.lse]
+
+    def gradients(self) -> list[Tensor]:
+        """See `backward`."""
+        logit = self.heads if self.mode == "gat" else self.width
+        each = self.width if self.mode == "gatv2" else self.heads
+        return [
+            *(self._narrow(v, self.width) for v in self.dvalue),
+            *(self._narrow(k, logit) for k in self.dkey),
+            *(self._narrow(q, logit) for q in self.dquery),
+            *([] if self.datt is None else [self._narrow(self.datt, self.width)]),
+            *(self._narrow(e, each) if e.numel() else e for e in self.dedge),
+        ]
+
+    def _numbers(self) -> list[int]:
+        numbers = [*self.head, self.seed, _place(self.att), _place(self.datt)]
+        for t, query in enumerate(self.query):
+            value = self.value[t]
+            outputs = 1 if self.merged else query.shape[1]
+            numbers += [query.shape[0], value.shape[1], query.shape[1], outputs, 1 if self.across else query.shape[1]]
+            parts = (self.value, self.key, self.query, self.out, self.lse, self.grad, self.dvalue, self.dkey, self.dquery)
+            numbers += [_place(self.index[t]), *(_place(part[t] if part else None) for part in parts)]
+        for r, row in enumerate(self.rows):
+            numbers += [*_row_numbers(row), *(_place(t) for t in row.tensors), *[0] * (2 - len(row.tensors))]
+            has = bool(self.edge) and self.edge[r].numel() > 0
+            numbers += [_place(self.edge[r]) if has else 0, _place(self.dedge[r]) if has and self.dedge else 0]
+            numbers.append(int(self.linear[r]))
+        return numbers
+
+    def _wide(self, t: Tensor) -> Tensor:
+        return (pad(t, (0, self.columns - self.width)) if self.columns != self.width else t).contiguous()
+
+    def _logit(self, t: Tensor) -> Tensor:
+        """Key, query or edge: one number a head, or a row of a head's width."""
+        if t.dim() == 2 or (self.mode == "gat" and t.dim() == 3):
+            return (pad(t, (0, self.padded - self.heads)) if self.padded != self.heads else t).contiguous().float()
+        return self._wide(t).float()
+
+    def _out(self, query: Tensor) -> Tensor:
+        outputs = 1 if self.merged else query.shape[1]
+        return query.new_empty(query.shape[0], outputs, self.heads, self.columns)
+
+    @staticmethod
+    def _narrow(t: Tensor, size: int) -> Tensor:
+        return t if t.shape[-1] == size else t[..., :size].contiguous()
+
+
+def _row_numbers(row: Row) -> tuple[int, ...]:
+    from graphfusion.ops.hetero_attention.pairs import KINDS
+
+    return (KINDS.index(row.kind), row.source, row.leaves, row.target, row.enters, *row.parameters)
+
+
+def _place(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()

@@ -1,0 +1,101 @@
+// Vectors of W floats: loads, exponential, logarithm, sums over lanes. Included inside a namespace per lane width.
+
+typedef float vf __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(W * 2), aligned(2), may_alias));
+typedef uint16_t bf16;
+
+static inline vf all(float x) { return vf{} + x; }
+static inline vf load(const float *p) { return *(const vf *)p; }
+static inline vf load(const bf16 *p) { return (vf)(__builtin_convertvector(*(const vh *)p, vu) << 16); }
+static inline void store(float *p, vf v) { *(vf *)p = v; }
+static inline void store(bf16 *p, vf v) {  // round to nearest even; NaN stays NaN
+  vu u = (vu)v;
+  vu r = (u + 0x7FFF + ((u >> 16) & 1)) >> 16;
+  vi nan = v != v;
+  r = (r & ~(vu)nan) | (((u >> 16) | 0x40) & (vu)nan);
+  *(vh *)p = __builtin_convertvector(r, vh);
+}
+static inline float load1(const float *p) { return *p; }
+
+// exp(x) to about 1 ulp for x ≤ 88; 0 below -87 (range reduction and polynomial as in Cephes expf). NaN stays NaN.
+static inline vf exp_lanes(vf x) {
+  const vi small = x < -87.0f;
+  vf y = small ? all(-87.0f) : x;
+  vf n = y * 1.44269504088896341f + 12582912.0f;
+  vi whole = (vi)n - 0x4B400000;
+  n = n - 12582912.0f;
+  vf r = y - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  vf q = all(1.9875691500e-4f);
+  q = q * r + 1.3981999507e-3f;
+  q = q * r + 8.3334519073e-3f;
+  q = q * r + 4.1665795894e-2f;
+  q = q * r + 1.6666665459e-1f;
+  q = q * r + 5.0000001201e-1f;
+  q = q * r * r + r + 1.0f;
+  q = q * (vf)((whole + 127) << 23);
+  return small ? vf{} : q;
+}
+// In place over n floats; the array has room for W - 1 more, which are overwritten.
+static inline void exp_array(float *p, int64_t n) {
+  for (int64_t k = 0; k < n; k += W) store(p + k, exp_lanes(load(p + k)));
+}
+
+#if W == 16
+#define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+static inline vf pair1(vf a, vf b) {
+  return LANES(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) + LANES(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+static inline vf pair2(vf a, vf b) {
+  return LANES(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) + LANES(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+static inline vf pair4(vf a, vf b) {
+  return LANES(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) + LANES(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+}
+static inline vf pair8(vf a, vf b) {
+  return LANES(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + LANES(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+#elif W == 8
+#define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+static inline vf pair1(vf a, vf b) { return LANES(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + LANES(a, b, 1, 9, 3, 11, 5, 13, 7, 15); }
+static inline vf pair2(vf a, vf b) { return LANES(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + LANES(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
+static inline vf pair4(vf a, vf b) { return LANES(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + LANES(a, b, 4, 5, 6, 7, 12, 13, 14, 15); }
+static inline vf pair8(vf a, vf) { return a; }
+#else
+#define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+static inline vf pair1(vf a, vf b) { return LANES(a, b, 0, 4, 2, 6) + LANES(a, b, 1, 5, 3, 7); }
+static inline vf pair2(vf a, vf b) { return LANES(a, b, 0, 1, 4, 5) + LANES(a, b, 2, 3, 6, 7); }
+static inline vf pair4(vf a, vf) { return a; }
+static inline vf pair8(vf a, vf) { return a; }
+#endif
+
+// o[h] = sum over the lanes of t[h], for h < K; K a power of two, at most W.
+template <int K> static inline void lane_sums(const vf *t, float *o) {
+  vf s[K];
+  for (int k = 0; k < K; k++) s[k] = t[k];
+  // after a level, lane l of s[k] holds a partial sum of t[k + (K / 2^level) ...]; the tree below keeps them in order
+  if constexpr (K >= 2) for (int k = 0; k < K / 2; k++) s[k] = pair1(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 4) for (int k = 0; k < K / 4; k++) s[k] = pair2(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 8) for (int k = 0; k < K / 8; k++) s[k] = pair4(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 16) for (int k = 0; k < K / 16; k++) s[k] = pair8(s[2 * k], s[2 * k + 1]);
+  float lane[W];
+  store(lane, s[0]);
+  for (int step = W / 2; step >= K; step /= 2)
+    for (int l = 0; l < step; l++) lane[l] += lane[l + step];
+  for (int k = 0; k < K; k++) o[k] = lane[k];
+}
+
+// Vectors of P numbers, one a head.
+template <int P> struct Heads {
+  typedef float f __attribute__((vector_size(P * 4), aligned(4), may_alias));
+  typedef int32_t i __attribute__((vector_size(P * 4), aligned(4), may_alias));
+  static inline f get(const float *p) { return *(const f *)p; }
+  static inline void put(float *p, f v) { *(f *)p = v; }
+};
+template <int P> static inline typename Heads<P>::f log_heads(typename Heads<P>::f x) {
+  typename Heads<P>::f y = x;
+  for (int h = 0; h < P; h++) y[h] = logf(x[h]);
+  return y;
+}

@@ -1,0 +1,427 @@
+"""`hetero_project` and `hetero_attention` as PyTorch operators: fake kernels for tracing, explicit backward operators,
+backends by name. See README.md beside this file for formulas and gradients.
+
+Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `R` relations leaving a type, `Q` entering it, `O`
+outputs of a type (1 if the plan is merged, else Q), `H` heads, `C` width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfusion.errors import ConfigError, GraphError, unknown_name
+from graphfusion.ops.hetero_attention import cpu, gemm, reference
+from graphfusion.ops.hetero_attention.plan import Plan, Relation, read_layout
+
+MODES = cpu.MODES
+BACKENDS = ("cpu", "reference")
+"""Backends by name; `auto` takes the first that can run."""
+
+_ARGUMENTS = (
+    "Tensor[] value, Tensor[] key, Tensor[] query, Tensor? att, Tensor[] edge, Tensor[] index, int[] layout, str mode, "
+    "float slope, float dropout, Tensor seed, int top_k, bool across, str backend"
+)
+
+
+def hetero_project(
+    x: Sequence[Tensor], weight: Sequence[Tensor], of: Sequence[int], bias: Sequence[Tensor] = ()
+) -> list[Tensor]:
+    """All linear maps of a layer: output k is x[of[k]] @ weight[k].T (+ bias[k]), in the dtype of weight[k].
+
+    Args:
+        x: (N, D) features of each node type.
+        weight: (K, D) stacked maps; those that make logits may be float32 while those that make values are bfloat16.
+        of: the node type that each map reads.
+        bias: (K,) each, or none at all.
+
+    Raises:
+        GraphError: widths do not fit.
+    """
+    for k, (t, w) in enumerate(zip(of, weight, strict=True)):
+        if x[t].dim() != 2 or x[t].shape[1] != w.shape[1]:
+            raise GraphError(f"projection {k}: expected features (N, {w.shape[1]}), got {tuple(x[t].shape)}.")
+    if torch.compiler.is_exporting():
+        return reference.project(x, weight, bias, of)
+    out: list[Tensor] = torch.ops.graphfusion.hetero_project(list(x), list(weight), list(bias), list(of))
+    return out
+
+
+def hetero_attention(
+    value: Sequence[Tensor],
+    key: Sequence[Tensor],
+    query: Sequence[Tensor],
+    plan: Plan,
+    *,
+    mode: str = "gat",
+    att: Tensor | None = None,
+    edge: Sequence[Tensor] | None = None,
+    slope: float = 0.2,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+    top_k: int = 0,
+    across: bool = False,
+    backend: str = "auto",
+) -> list[Tensor]:
+    """Messages along all relations of a plan: for each node type (N, O, H, C), 0 where no edge arrives.
+
+    out_i = Σ_j softmax_j(score_ij) · value_j, the sum and the softmax over the edges j → i of one relation (`across`:
+    of all relations into i). Scores: `gat` leaky(key_j + query_i + edge_ij) (Veličković et al. 2018), `gatv2`
+    att · leaky(value_j + query_i + edge_ij) (Brody et al. 2022), `dot` key_j · query_i / √C + edge_ij (Vaswani et al. 2017).
+
+    Args:
+        value: per node type (N, R, H, C) float32 or bfloat16, slot r for the r-th relation that leaves it; (N, R, 1, C)
+            shares a row among all heads.
+        key: `gat` (N, R, H), `dot` (N, R, H, C), `gatv2` none.
+        query: `gat` (N, Q, H), else (N, Q, H, C), slot q for the q-th relation that enters the type.
+        att: (relations, H, C), for `gatv2`.
+        edge: one tensor a relation, in the order of `Plan.edge_index`: (E, H), for `gatv2` (E, H, C); empty where a
+            relation has none; only for listed edges.
+        slope: of the leaky rectifier below 0.
+        dropout: probability with which a weight is zeroed (the rest scaled up); drawn from `seed` by counting.
+        seed: (1,) int64; drawn from PyTorch's generator if not given.
+        top_k: keep of each (target, relation, head) only the `top_k` largest scores; 0 keeps all.
+        backend: `auto`, `cpu` (C++ kernels) or `reference` (plain PyTorch; derivatives of any order).
+
+    Raises:
+        GraphError: shapes, types or devices contradict the plan, or an edge ties two samples.
+        ConfigError: an unknown mode or backend, an option that a mode does not have, a named backend that cannot run.
+    """
+    extra = list(edge or ())
+    _check(value, key, query, plan, mode, att, extra, dropout, top_k)
+    chosen = _backend(backend, value, query)
+    if seed is None:
+        seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)
+    rest = (att, extra, list(plan.index), list(plan.layout), mode, slope, dropout, seed, top_k, across)
+    if chosen == "reference" and (torch.compiler.is_exporting() or not torch.compiler.is_compiling()):
+        return reference.attention(value, key, query, *rest)[0]
+    found = torch.ops.graphfusion.hetero_attention(list(value), list(key), list(query), *rest, chosen)
+    return list(found[: len(query)])
+
+
+def attention_weights(
+    value: Sequence[Tensor],
+    key: Sequence[Tensor],
+    query: Sequence[Tensor],
+    plan: Plan,
+    *,
+    mode: str = "gat",
+    att: Tensor | None = None,
+    edge: Sequence[Tensor] | None = None,
+    slope: float = 0.2,
+    top_k: int = 0,
+    across: bool = False,
+) -> dict[Relation, tuple[Tensor, Tensor]]:
+    """Edges (2, E), sorted by target, and weights (E, H) of each relation, as `hetero_attention` uses them without
+    dropout. Evaluated by the reference, since no kernel ever holds all weights at once.
+    """
+    extra = list(edge or ())
+    _check(value, key, query, plan, mode, att, extra, 0.0, top_k)
+    seed = torch.zeros(1, dtype=torch.int64)
+    options = (att, extra, plan.index, plan.layout, mode, slope, 0.0, seed, top_k, across)
+    weights = reference.attention(value, key, query, *options)[2]
+    rows = read_layout(plan.layout, plan.index)
+    return {r: (row.edge_index(plan.index), w) for r, row, w in zip(plan.relations, rows, weights, strict=True)}
+
+
+def backends() -> dict[str, str]:
+    """Each backend and why it cannot run here; "" if it can."""
+    return {"cpu": cpu.why_not(), "reference": ""}
+
+
+def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
+    if name not in ("auto", *BACKENDS):
+        raise ConfigError(unknown_name("backend", name, ("auto", *BACKENDS)))
+    if name == "reference" or torch.compiler.is_exporting():
+        return "reference"
+    reason = cpu.why_not_this(value, query)
+    if name == "cpu" and reason:
+        raise ConfigError(f"backend 'cpu' cannot run: {reason}.")
+    return "reference" if reason else "cpu"
+
+
+def _check(
+    value: Sequence[Tensor],
+    key: Sequence[Tensor],
+    query: Sequence[Tensor],
+    plan: Plan,
+    mode: str,
+    att: Tensor | None,
+    edge: list[Tensor],
+    dropout: float,
+    top_k: int,
+) -> None:
+    """Everything about shapes, ahead of any kernel."""
+    if mode not in MODES:
+        raise ConfigError(unknown_name("attention mode", mode, MODES))
+    if not 0 <= dropout < 1 or top_k < 0:
+        raise ConfigError(f"expected 0 ≤ dropout < 1 and top_k ≥ 0, got {dropout} and {top_k}.")
+    if (mode == "gatv2") != (att is not None):
+        raise ConfigError(f"att: mode 'gatv2' needs it and no other mode takes it; got mode {mode!r}.")
+    count = len(plan.node_types)
+    if len(value) != count or len(query) != count or len(key) != (0 if mode == "gatv2" else count):
+        raise GraphError(f"expected a value, key and query for each of the node types {', '.join(plan.node_types)}.")
+    heads = query[0].shape[2]
+    width = next((v.shape[3] for v in value if v.shape[1]), 1)
+    for t, name in enumerate(plan.node_types):
+        nodes, leaving, entering = query[t].shape[0], len(plan.leaving(name)), len(plan.entering(name))
+        rows = [(nodes, leaving, heads, width), (nodes, leaving, 1, width)]
+        if value[t].numel() and tuple(value[t].shape) not in rows:
+            raise GraphError(f"value of {name!r}: expected {rows[0]}, got {tuple(value[t].shape)}.")
+        tail = (heads,) if mode == "gat" else (heads, width)
+        if tuple(query[t].shape) != (nodes, entering, *tail):
+            raise GraphError(f"query of {name!r}: expected {(nodes, entering, *tail)}, got {tuple(query[t].shape)}.")
+        if key and tuple(key[t].shape) != (nodes, leaving, *tail):
+            raise GraphError(f"key of {name!r}: expected {(nodes, leaving, *tail)}, got {tuple(key[t].shape)}.")
+    tensors = [*value, *key, *query, *edge, *plan.index]
+    if any(t.device != query[0].device for t in tensors):
+        raise GraphError(f"tensors lie on several devices: {sorted({str(t.device) for t in tensors})}; move them with .to().")
+    _check_edges(plan, edge, (heads, width) if mode == "gatv2" else (heads,), att, width)
+
+
+def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Tensor | None, width: int) -> None:
+    if att is not None and tuple(att.shape) != (len(plan.relations), tail[0], width):
+        raise GraphError(f"att: expected {(len(plan.relations), tail[0], width)}, got {tuple(att.shape)}.")
+    if edge and len(edge) != len(plan.relations):
+        raise GraphError(f"edge: expected one tensor for each of {len(plan.relations)} relations, got {len(edge)}.")
+    for relation, row, e in zip(plan.relations, read_layout(plan.layout, plan.index) if edge else [], edge, strict=False):
+        if not e.numel():
+            continue
+        if row.kind != "csr":
+            raise GraphError(f"edge of {relation}: only listed edges take features, these are {row.kind}.")
+        if tuple(e.shape) != (len(row.tensors[1]), *tail):
+            raise GraphError(f"edge of {relation}: expected {(len(row.tensors[1]), *tail)}, got {tuple(e.shape)}.")
+
+
+@torch.library.custom_op("graphfusion::index_edges", mutates_args=())
+def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    if edges.device.type == "cpu" and not cpu.why_not():
+        return cpu.index_edges(edges, sources, targets, name)
+    edges = edges.long()
+    limit = torch.tensor([[sources], [targets]], device=edges.device)
+    bad = ((edges < 0) | (edges >= limit)).any(0)
+    if bool(bad.any()):
+        place = int(bad.nonzero()[0])
+        raise GraphError(cpu.out_of_range(name, place, edges[:, place].tolist(), sources, targets))
+    order = torch.argsort(edges[1], stable=True)
+    ptr = torch.nn.functional.pad(torch.bincount(edges[1], minlength=targets).cumsum(0), (1, 0))
+    return ptr.int(), edges[0][order].int(), order
+
+
+@_index_edges.register_fake
+def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    count = edges.shape[1]
+    return (
+        edges.new_empty(targets + 1, dtype=torch.int32),
+        edges.new_empty(count, dtype=torch.int32),
+        edges.new_empty(count, dtype=torch.int64),
+    )
+
+
+@torch.library.custom_op(
+    "graphfusion::hetero_project",
+    mutates_args=(),
+    schema="(Tensor[] x, Tensor[] weight, Tensor[] bias, int[] of) -> Tensor[]",
+)
+def _project(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) -> list[Tensor]:
+    cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
+    return [
+        gemm.linear(cast[t, w.dtype], w, bias[k] if bias else None) for k, (t, w) in enumerate(zip(of, weight, strict=True))
+    ]
+
+
+@_project.register_fake
+def _(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) -> list[Tensor]:
+    return [w.new_empty(x[t].shape[0], w.shape[0]) for t, w in zip(of, weight, strict=True)]
+
+
+@torch.library.custom_op(
+    "graphfusion::hetero_project_backward",
+    mutates_args=(),
+    schema="(Tensor[] grad, Tensor[] x, Tensor[] weight, bool bias, int[] of) -> Tensor[]",
+)
+def _project_backward(
+    grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]
+) -> list[Tensor]:
+    cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
+    dx: list[Tensor | None] = [None] * len(x)
+    for g, w, t in zip(grad, weight, of, strict=True):
+        dx[t] = gemm.add_product(dx[t], g, w, x[t].dtype)
+    dweight = [gemm.outer(g, cast[t, w.dtype]) for g, w, t in zip(grad, weight, of, strict=True)]
+    whole = [torch.zeros_like(a) if d is None else d for a, d in zip(x, dx, strict=True)]
+    return [*whole, *dweight, *([g.sum(0) for g in grad] if bias else [])]
+
+
+@_project_backward.register_fake
+def _(grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]) -> list[Tensor]:
+    shifts = [g.new_empty(g.shape[1]) for g in grad] if bias else []
+    return [*(torch.empty_like(a) for a in x), *(torch.empty_like(w) for w in weight), *shifts]
+
+
+def _project_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    x, weight, bias, ctx.of = inputs
+    ctx.shape = [(o.shape, o.dtype, o.device) for o in output]
+    ctx.types, ctx.has_bias = len(x), bool(bias)
+    ctx.save_for_backward(*x, *weight)
+
+
+def _project_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    x, weight = list(saved[: ctx.types]), list(saved[ctx.types :])
+    filled = _filled(grads, ctx.shape)
+    found = torch.ops.graphfusion.hetero_project_backward(filled, x, weight, ctx.has_bias, ctx.of)
+    a, b = ctx.types, ctx.types + len(weight)
+    return list(found[:a]), list(found[a:b]), list(found[b:]), None
+
+
+_project.register_autograd(_project_gradient, setup_context=_project_setup)
+
+
+@torch.library.custom_op(
+    "graphfusion::hetero_attention", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]"
+)
+def _attention(
+    value: list[Tensor],
+    key: list[Tensor],
+    query: list[Tensor],
+    att: Tensor | None,
+    edge: list[Tensor],
+    index: list[Tensor],
+    layout: list[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+    backend: str,
+) -> list[Tensor]:
+    rest = (att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
+    if backend == "cpu":
+        return cpu.forward(value, key, query, *rest)
+    outs, lses, _ = reference.attention(value, key, query, *rest)
+    return [*outs, *lses]
+
+
+@_attention.register_fake
+def _(
+    value: list[Tensor],
+    key: list[Tensor],
+    query: list[Tensor],
+    att: Tensor | None,
+    edge: list[Tensor],
+    index: list[Tensor],
+    layout: list[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+    backend: str,
+) -> list[Tensor]:
+    heads, width = query[0].shape[2], next((v.shape[3] for v in value if v.shape[1]), 1)
+    outs = [q.new_empty(q.shape[0], 1 if layout[2] else q.shape[1], heads, width) for q in query]
+    return [*outs, *(q.new_empty(q.shape[0], 1 if across else q.shape[1], heads) for q in query)]
+
+
+@torch.library.custom_op(
+    "graphfusion::hetero_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor[] grad, Tensor[] lse, {_ARGUMENTS}) -> Tensor[]",
+)
+def _attention_backward(
+    grad: list[Tensor],
+    lse: list[Tensor],
+    value: list[Tensor],
+    key: list[Tensor],
+    query: list[Tensor],
+    att: Tensor | None,
+    edge: list[Tensor],
+    index: list[Tensor],
+    layout: list[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+    backend: str,
+) -> list[Tensor]:
+    rest = (index, layout, mode, slope, dropout, seed, top_k, across)
+    if backend == "cpu":
+        return cpu.backward(grad, lse, value, key, query, att, edge, *rest)
+    parts = (value, key, query, [] if att is None else [att], edge)
+    with torch.enable_grad():
+        leaves = [[t.detach().requires_grad_() for t in part] for part in parts]
+        v, k, q, a, e = leaves
+        outs = reference.attention(v, k, q, a[0] if a else None, e, *rest)[0]
+        flat = [t for part in leaves for t in part]
+        found = torch.autograd.grad(outs, flat, grad, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(flat, found, strict=True)]
+
+
+@_attention_backward.register_fake
+def _(
+    grad: list[Tensor],
+    lse: list[Tensor],
+    value: list[Tensor],
+    key: list[Tensor],
+    query: list[Tensor],
+    att: Tensor | None,
+    edge: list[Tensor],
+    index: list[Tensor],
+    layout: list[int],
+    mode: str,
+    slope: float,
+    dropout: float,
+    seed: Tensor,
+    top_k: int,
+    across: bool,
+    backend: str,
+) -> list[Tensor]:
+    return [torch.empty_like(t) for t in (*value, *key, *query, *([] if att is None else [att]), *edge)]
+
+
+def _attention_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    value, key, query, att, edge, index, ctx.layout, *options = inputs
+    ctx.mode, ctx.slope, ctx.dropout, seed, ctx.top_k, ctx.across, ctx.backend = options
+    ctx.shape = [(o.shape, o.dtype, o.device) for o in output[: len(query)]]
+    ctx.counts = [len(value), len(key), len(query), int(att is not None), len(edge), len(index), len(query)]
+    lse = output[len(query) :]
+    ctx.save_for_backward(*value, *key, *query, *([] if att is None else [att]), *edge, *index, *lse, seed)
+
+
+def _attention_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    *saved, seed = ctx.saved_tensors
+    value, key, query, att, edge, index, lse = _split(saved, ctx.counts)
+    filled = _filled(grads[: len(query)], ctx.shape)
+    options = (ctx.mode, ctx.slope, ctx.dropout, seed, ctx.top_k, ctx.across, ctx.backend)
+    weight = att[0] if att else None
+    found = torch.ops.graphfusion.hetero_attention_backward(
+        filled, lse, value, key, query, weight, edge, index, ctx.layout, *options
+    )
+    dvalue, dkey, dquery, datt, dedge = _split(list(found), ctx.counts[:5])
+    return (dvalue, dkey, dquery, datt[0] if datt else None, dedge, [None] * len(index), *[None] * 8)
+
+
+_attention.register_autograd(_attention_gradient, setup_context=_attention_setup)
+
+
+def _split(flat: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
+    parts, at = [], 0
+    for count in counts:
+        parts.append(list(flat[at : at + count]))
+        at += count
+    return parts
+
+
+def _filled(grads: Sequence[Tensor | None], shapes: Sequence[tuple[Any, ...]]) -> list[Tensor]:
+    """Gradients with zeros where an output was not used."""
+    return [
+        torch.zeros(shape, dtype=dtype, device=device) if g is None else g
+        for g, (shape, dtype, device) in zip(grads, shapes, strict=True)
+    ]

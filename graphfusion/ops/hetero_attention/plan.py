@@ -1,0 +1,155 @@
+"""What an attention operator walks: the relations of a typed graph as whole numbers and index tensors.
+
+Letters: `B` samples, `N` nodes of a type, `E` edges of a relation, `R` relations leaving a type, `Q` relations entering it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.pairs import KINDS, EdgeList, Pairs, pairs_of
+
+Relation = tuple[str, str, str]
+"""(source node type, name, target node type)."""
+
+HEADER, FIELDS, PARAMETERS = 3, 10, 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One relation as an operator sees it: slot `leaves` among the relations that leave the source type, slot `enters`
+    among those that enter the target type, both types by number.
+    """
+
+    kind: str
+    source: int
+    leaves: int
+    target: int
+    enters: int
+    parameters: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+
+    def edge_index(self, index: Sequence[Tensor]) -> Tensor:
+        """(2, E) of its edges, sorted by target; `index` is the plan's."""
+        pairs = pairs_of(self.kind, self.parameters, self.tensors)
+        return pairs.edge_index(index[self.source].long(), index[self.target].long())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Relations of one batch, ready for an operator; made by `make_plan`.
+
+    `layout`: [node types, relations, merged] and ten whole numbers a relation. `index`: `ptr` (B + 1,) int32 of each
+    node type, then the tensors of each relation. `merged`: the messages of all relations into a node are added; else
+    each relation has an output of its own. `order[r]`: for listed edges, the place in the given list of each edge in
+    the order by target.
+    """
+
+    node_types: tuple[str, ...]
+    relations: tuple[Relation, ...]
+    layout: tuple[int, ...]
+    index: tuple[Tensor, ...]
+    order: Mapping[Relation, Tensor] = field(default_factory=dict)
+
+    @property
+    def merged(self) -> bool:
+        """Whether the messages of all relations into a node are added."""
+        return bool(self.layout[2])
+
+    def leaving(self, node_type: str) -> tuple[Relation, ...]:
+        """Relations that leave a type, in slot order."""
+        return tuple(r for r in self.relations if r[0] == node_type)
+
+    def entering(self, node_type: str) -> tuple[Relation, ...]:
+        """Relations that enter a type, in slot order."""
+        return tuple(r for r in self.relations if r[2] == node_type)
+
+    def edge_index(self, relation: Relation) -> Tensor:
+        """(2, E) int64 of the edges of a relation, in the order of its attention weights."""
+        return read_layout(self.layout, self.index)[self.relations.index(relation)].edge_index(self.index)
+
+
+def read_layout(layout: Sequence[int], index: Sequence[Tensor]) -> list[Row]:
+    """The relations of a plan."""
+    rows = []
+    for at in range(HEADER, len(layout), FIELDS):
+        kind, source, leaves, target, enters, *parameters, first = layout[at : at + FIELDS]
+        count = TENSORS[KINDS[kind]]
+        tensors = tuple(index[first : first + count])
+        rows.append(Row(KINDS[kind], source, leaves, target, enters, tuple(parameters), tensors))
+    return rows
+
+
+TENSORS = {"csr": 2, "dense": 0, "broadcast": 0, "window": 0, "grid": 1, "bitmask": 2}
+"""How many index tensors each kind of pairs has."""
+
+
+def make_plan(
+    sizes: Mapping[str, int],
+    pairs: Mapping[Relation, Pairs],
+    ptr: Mapping[str, Tensor] | None = None,
+    merged: bool = True,
+) -> Plan:
+    """The plan of relations over node types with `sizes` nodes.
+
+    Args:
+        sizes: node type → number of nodes N; the order is the order of types in every call.
+        pairs: relation → its pairs.
+        ptr: node type → (B + 1,) first node of each sample; without it all nodes are one sample.
+        merged: add the messages of all relations into a node.
+
+    Raises:
+        GraphError: an edge list is not (2, E) of whole numbers, names a node that is not there, or lies on another
+            device than `ptr`; a relation names an unknown type.
+    """
+    names = tuple(sizes)
+    device = next((t.device for t in (ptr or {}).values()), None) or _device_of(pairs)
+    index = [_ptr(sizes[n], None if ptr is None else ptr[n], device) for n in names]
+    layout: list[int] = [len(names), len(pairs), int(merged)]
+    order: dict[Relation, Tensor] = {}
+    left, entered = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for relation, what in pairs.items():
+        source, _, target = relation
+        for name in (source, target):
+            if name not in sizes:
+                raise GraphError(f"relation {relation}: unknown node type {name!r}; known: {', '.join(names)}.")
+        numbers = what.parameters()
+        layout += [KINDS.index(what.kind), names.index(source), left[source], names.index(target), entered[target]]
+        layout += [*numbers, *[0] * (PARAMETERS - len(numbers)), len(index)]
+        left[source] += 1
+        entered[target] += 1
+        if isinstance(what, EdgeList):
+            check_edges(relation, what.index, device)
+            first, found, order[relation] = torch.ops.graphfusion.index_edges(
+                what.index, sizes[source], sizes[target], str(relation)
+            )
+            index += [first, found]
+        else:
+            index += [t.to(torch.int32) for t in what.tensors()]
+    return Plan(names, tuple(pairs), tuple(layout), tuple(index), order)
+
+
+def check_edges(relation: Relation, edges: Tensor, device: torch.device) -> None:
+    """GraphError unless `edges` is (2, E) of whole numbers on `device`."""
+    if edges.dim() != 2 or edges.shape[0] != 2:
+        raise GraphError(f"edges of {relation}: expected the shape (2, E), got {tuple(edges.shape)}.")
+    if edges.dtype not in (torch.int64, torch.int32):
+        raise GraphError(f"edges of {relation}: expected int64 node numbers, got {edges.dtype}; use .long().")
+    if edges.device != device:
+        raise GraphError(f"edges of {relation}: expected them on {device}, got {edges.device}; move them with .to().")
+
+
+def _device_of(pairs: Mapping[Relation, Pairs]) -> torch.device:
+    lists = [p.index.device for p in pairs.values() if isinstance(p, EdgeList)]
+    return lists[0] if lists else torch.device("cpu")
+
+
+def _ptr(size: int, ptr: Tensor | None, device: torch.device) -> Tensor:
+    if ptr is None:
+        return torch.tensor([0, size], dtype=torch.int32, device=device)
+    return ptr.to(torch.int32)
