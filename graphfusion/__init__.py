@@ -33,6 +33,7 @@ _NAMES = {
     "GraphFusion": "graphfusion.fusion",
     "FusedGraph": "graphfusion.fusion",
     "HeteroLayer": "graphfusion.nn",
+    "accelerate": "graphfusion.nn",
     "Prediction": "graphfusion.tasks",
     "GraphFusionError": "graphfusion.errors",
 }

@@ -1,5 +1,6 @@
 """Blocks: hetero attention and its layer, readouts, position encodings, segments. Plain PyTorch modules."""
 
+from graphfusion.nn.accelerate import accelerate
 from graphfusion.nn.hetero_attention import HeteroAttention
 from graphfusion.nn.hetero_layer import HeteroLayer
 from graphfusion.nn.position import PositionEncoding, sinusoids
@@ -9,5 +10,5 @@ from graphfusion.nn.typed import TypedModules
 
 __all__ = [
     "READOUTS", "AttentionReadout", "HeteroAttention", "HeteroLayer", "HubReadout", "MeanReadout",
-    "PositionEncoding", "TypedModules", "segment_mean", "segment_softmax", "segment_sum", "sinusoids",
+    "PositionEncoding", "TypedModules", "accelerate", "segment_mean", "segment_softmax", "segment_sum", "sinusoids",
 ]  # fmt: skip

@@ -83,9 +83,8 @@ class HeteroAttention(nn.Module):
         parts = [g(rows, plan, edge_features) for g, plan in zip(self.groups, plans, strict=True)]
         out = {}
         for name, bias in zip(self.targets, self.bias, strict=True):
-            at = self.node_types.index(name)
-            total = sum((part[at] for part in parts[1:]), start=parts[0][at])
-            out[name] = total.flatten(1).to(x[name].dtype) + bias
+            first, *rest = [part[name] for part in parts if name in part]
+            out[name] = sum(rest, start=first).to(x[name].dtype) + bias
         return out
 
 
@@ -124,8 +123,8 @@ class Group(nn.Module):
             _glorot(dim if v2 else heads, edge_dims[t]) for t in self.with_edges
         )
 
-    def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> list[Tensor]:
-        """x (N, D) of each node type → (N, H, C) of each."""
+    def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
+        """x (N, D) of each node type → (N, D) of each type that is entered."""
         value, query = _spread(self.value, self.has_value), _spread(self.query, self.has_query)
         biases: tuple[Any, Any] = ((), ())
         if self.mode == "gatv2":
@@ -135,7 +134,7 @@ class Group(nn.Module):
         dropout = self.dropout if self.training else 0.0
         edge = self._edges(plan, edge_features)
         out = messages(x, plan, maps, self.heads, self.width, self.mode, att=att, edge=edge, dropout=dropout)
-        return [o[:, 0] for o in out]
+        return {name: o.flatten(1) for name, o in zip(plan.node_types, out, strict=True) if plan.entering(name)}
 
     def _keys(self, value: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """`gat`: the map to the source's logits, att · (W x) = (att W) x."""
@@ -182,8 +181,8 @@ class IntoFew(nn.Module):
         self.query = _stack([_glorot(heads, dim) for _ in each] for each in entering)
         self.has_query = [bool(each) for each in entering]
 
-    def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> list[Tensor]:
-        """x (N, D) of each node type → (N, H, C) of each."""
+    def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
+        """x (N, D) of each node type → (N, D) of each type that is entered."""
         key = [fold(self.value[each].flatten(0, 1), self.att[each]) if each else None for each in self.leaving]
         weight = self.value.unflatten(1, (self.heads, self.width)).unbind()
         dropout = self.dropout if self.training else 0.0

@@ -50,23 +50,25 @@ def messages(
 
 def messages_into_few(
     x: Sequence[Tensor], plan: Plan, key: Maps, query: Maps, weight: Sequence[Tensor], heads: int, **options: Any
-) -> list[Tensor]:
+) -> dict[str, Tensor]:
     """The same in mode `gat` for relations into few nodes: Σ_j α_ij (W x_j) = W (Σ_j α_ij x_j), so rows are gathered
-    first and projected after. `weight`: (H, C, D) of each relation; the plan is not merged. → (N, H, C) of each type.
+    first and projected after. `weight`: (H, C, D) of each relation; the plan is not merged. → (N, H·C) of each type that
+    is entered.
     """
     high = torch.promote_types(x[0].dtype, torch.float32)
     value = [a.to(_value_dtype(a))[:, None, None].expand(-1, len(plan.leaving(t)), 1, -1) for t, a in _typed(plan, x)]
     keys, queries = _project(x, key, (), (heads,), high), _project(x, query, (), (heads,), high)
     gathered = hetero_attention(value, keys, queries, plan, mode="gat", **options)  # (N, Q, H, D)
-    out = []
-    for (name, _), rows in zip(_typed(plan, x), gathered, strict=True):
-        entering = [weight[plan.relations.index(r)] for r in plan.entering(name)]
-        if not entering:
-            out.append(rows.new_zeros(rows.shape[0], heads, weight[0].shape[1]))
-            continue
-        stacked = torch.stack(entering).to(rows.dtype)
-        out.append(torch.einsum("nqhd,qhcd->nhc", rows, stacked))
-    return out
+    return {
+        name: torch.einsum("nqhd,qhcd->nhc", rows, _weights(plan, name, weight).to(rows.dtype)).flatten(1)
+        for (name, _), rows in zip(_typed(plan, x), gathered, strict=True)
+        if plan.entering(name)
+    }
+
+
+def _weights(plan: Plan, name: str, weight: Sequence[Tensor]) -> Tensor:
+    """(Q, H, C, D) of the relations that enter a type."""
+    return torch.stack([weight[plan.relations.index(r)] for r in plan.entering(name)])
 
 
 def _typed(plan: Plan, x: Sequence[Tensor]) -> list[tuple[str, Tensor]]:

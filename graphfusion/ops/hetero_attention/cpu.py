@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.plan import Row, read_layout
+from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
 
 MODES = ("gat", "gatv2", "dot")
 MOST_HEADS = 16
@@ -98,15 +98,14 @@ def forward(
     top_k: int,
     across: bool,
 ) -> list[Tensor]:
-    """Outputs, then log-sum-exps, of each node type; see `reference.attention`."""
+    """Outputs of each node type; see `reference.attention`."""
     call = _Call(value, key, query, att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
     call.run(back=False)
-    return [*call.outputs(), *call.lses()]
+    return call.outputs()
 
 
 def backward(
     grad: Sequence[Tensor],
-    lse: Sequence[Tensor],
     value: Sequence[Tensor],
     key: Sequence[Tensor],
     query: Sequence[Tensor],
@@ -123,7 +122,7 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of value, key, query, att (if there is one) and edge, one after another."""
     call = _Call(value, key, query, att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
-    call.take_gradients(grad, lse)
+    call.take_gradients(grad)
     call.run(back=True)
     return call.gradients()
 
@@ -162,7 +161,7 @@ class _Call:
         self.lanes = 16 if widest == 16 and self.width % 16 == 0 else min(widest, 8)
         self.columns = self.width + -self.width % self.lanes
         self.padded = 1 << (self.heads - 1).bit_length()
-        self.mode, self.merged, self.across = mode, bool(layout[2]), across
+        self.mode, self.merged = mode, bool(layout[2])
         shared = any(v.shape[1] and v.shape[2] == 1 for v in value) and self.heads > 1
         self.value = [self._wide(v) for v in value]
         self.key, self.query = [self._logit(k) for k in key], [self._logit(q) for q in query]
@@ -179,7 +178,6 @@ class _Call:
         self.linear = [plain and row.kind == "dense" and bool(row.parameters[0]) for row in self.rows]
         self.linear = [yes and not (edge and edge[r].numel()) for r, yes in enumerate(self.linear)]
         self.out = [self._out(q) for q in self.query]
-        self.lse: list[Tensor] = []
         self.grad: list[Tensor] = []
         self.dvalue: list[Tensor] = []
         self.dkey: list[Tensor] = []
@@ -187,11 +185,10 @@ class _Call:
         self.dedge: list[Tensor] = []
         self.datt: Tensor | None = None
 
-    def take_gradients(self, grad: Sequence[Tensor], lse: Sequence[Tensor]) -> None:
+    def take_gradients(self, grad: Sequence[Tensor]) -> None:
         """What a backward call reads and writes besides."""
         self.out = []
         self.grad = [self._wide(g.float()) for g in grad]
-        self.lse = [pad(s, (0, self.padded - self.heads)).contiguous() for s in lse]
         self.dvalue, self.dkey = [torch.empty_like(v) for v in self.value], [torch.empty_like(k) for k in self.key]
         self.dquery, self.dedge = [torch.empty_like(q) for q in self.query], [torch.zeros_like(e) for e in self.edge]
         self.datt = None if self.att is None else torch.zeros_like(self.att)
@@ -202,8 +199,6 @@ class _Call:
         Raises:
             GraphError: an edge ties nodes of two samples.
         """
-        if not back:
-            self.lse = [q.new_empty(q.shape[0], 1 if self.across else q.shape[1], self.padded) for q in self.query]
         numbers = array("q", self._numbers())
         real = array("d", self.real)
         places = [ctypes.c_void_p(a.buffer_info()[0]) for a in (numbers, real)]
@@ -213,10 +208,6 @@ class _Call:
     def outputs(self) -> list[Tensor]:
         """(N, O, H, C) of each type."""
         return [self._narrow(o, self.width) for o in self.out]
-
-    def lses(self) -> list[Tensor]:
-        """(N, Q or 1, H) of each type."""
-        return [self._narrow(s, self.heads) for s in self.lse]
 
     def gradients(self) -> list[Tensor]:
         """See `backward`."""
@@ -234,9 +225,9 @@ class _Call:
         numbers = [*self.head, self.seed, _place(self.att), _place(self.datt)]
         for t, query in enumerate(self.query):
             value = self.value[t]
-            outputs = 1 if self.merged else query.shape[1]
-            numbers += [query.shape[0], value.shape[1], query.shape[1], outputs, 1 if self.across else query.shape[1]]
-            parts = (self.value, self.key, self.query, self.out, self.lse, self.grad, self.dvalue, self.dkey, self.dquery)
+            outputs = outputs_of(query.shape[1], self.merged)
+            numbers += [query.shape[0], value.shape[1], query.shape[1], outputs]
+            parts = (self.value, self.key, self.query, self.out, self.grad, self.dvalue, self.dkey, self.dquery)
             numbers += [_place(self.index[t]), *(_place(part[t] if part else None) for part in parts)]
         for r, row in enumerate(self.rows):
             numbers += [*_row_numbers(row), *(_place(t) for t in row.tensors), *[0] * (2 - len(row.tensors))]
@@ -255,7 +246,7 @@ class _Call:
         return self._wide(t).float()
 
     def _out(self, query: Tensor) -> Tensor:
-        outputs = 1 if self.merged else query.shape[1]
+        outputs = outputs_of(query.shape[1], self.merged)
         return query.new_empty(query.shape[0], outputs, self.heads, self.columns)
 
     @staticmethod

@@ -42,4 +42,9 @@ def add_product(total: Tensor | None, grad: Tensor, weight: Tensor, dtype: torch
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:
     """(N, K), (N, D) → grad.T @ x (K, D)."""
-    return linear(grad.t(), x.t()) if _takes(grad, x) else grad.t() @ x
+    if not _takes(grad, x):
+        return grad.t() @ x
+    # of `weight` only the shape is read
+    parts = (grad.to_mkldnn(), x.to_mkldnn(), x.new_empty(grad.shape[1], x.shape[1]).to_mkldnn())
+    out: Tensor = torch.ops.aten.mkldnn_linear_backward_weights(*parts, False)[0].to_dense()
+    return out

@@ -2,7 +2,7 @@
 backends by name. See README.md beside this file for formulas and gradients.
 
 Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `R` relations leaving a type, `Q` entering it, `O`
-outputs of a type (1 if the plan is merged, else Q), `H` heads, `C` width of a head.
+outputs of a type (merged: 1 if anything enters it; else Q), `H` heads, `C` width of a head.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphfusion.errors import ConfigError, GraphError, unknown_name
 from graphfusion.ops.hetero_attention import cpu, gemm, reference
-from graphfusion.ops.hetero_attention.plan import Plan, Relation, read_layout
+from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout
 
 MODES = cpu.MODES
 BACKENDS = ("cpu", "reference")
@@ -66,7 +66,7 @@ def hetero_attention(
     across: bool = False,
     backend: str = "auto",
 ) -> list[Tensor]:
-    """Messages along all relations of a plan: for each node type (N, O, H, C), 0 where no edge arrives.
+    """Messages along all relations of a plan: for each node type (N, O, H, C), 0 in a node where no edge arrives.
 
     out_i = Σ_j softmax_j(score_ij) · value_j, the sum and the softmax over the edges j → i of one relation (`across`:
     of all relations into i). Scores: `gat` leaky(key_j + query_i + edge_ij) (Veličković et al. 2018), `gatv2`
@@ -98,8 +98,8 @@ def hetero_attention(
     rest = (att, extra, list(plan.index), list(plan.layout), mode, slope, dropout, seed, top_k, across)
     if chosen == "reference" and (torch.compiler.is_exporting() or not torch.compiler.is_compiling()):
         return reference.attention(value, key, query, *rest)[0]
-    found = torch.ops.graphfusion.hetero_attention(list(value), list(key), list(query), *rest, chosen)
-    return list(found[: len(query)])
+    out: list[Tensor] = torch.ops.graphfusion.hetero_attention(list(value), list(key), list(query), *rest, chosen)
+    return out
 
 
 def attention_weights(
@@ -122,7 +122,7 @@ def attention_weights(
     _check(value, key, query, plan, mode, att, extra, 0.0, top_k)
     seed = torch.zeros(1, dtype=torch.int64)
     options = (att, extra, plan.index, plan.layout, mode, slope, 0.0, seed, top_k, across)
-    weights = reference.attention(value, key, query, *options)[2]
+    weights = reference.attention(value, key, query, *options)[1]
     rows = read_layout(plan.layout, plan.index)
     return {r: (row.edge_index(plan.index), w) for r, row, w in zip(plan.relations, rows, weights, strict=True)}
 
@@ -302,8 +302,7 @@ def _attention(
     rest = (att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
     if backend == "cpu":
         return cpu.forward(value, key, query, *rest)
-    outs, lses, _ = reference.attention(value, key, query, *rest)
-    return [*outs, *lses]
+    return reference.attention(value, key, query, *rest)[0]
 
 
 @_attention.register_fake
@@ -324,18 +323,16 @@ def _(
     backend: str,
 ) -> list[Tensor]:
     heads, width = query[0].shape[2], next((v.shape[3] for v in value if v.shape[1]), 1)
-    outs = [q.new_empty(q.shape[0], 1 if layout[2] else q.shape[1], heads, width) for q in query]
-    return [*outs, *(q.new_empty(q.shape[0], 1 if across else q.shape[1], heads) for q in query)]
+    return [q.new_empty(q.shape[0], outputs_of(q.shape[1], bool(layout[2])), heads, width) for q in query]
 
 
 @torch.library.custom_op(
     "graphfusion::hetero_attention_backward",
     mutates_args=(),
-    schema=f"(Tensor[] grad, Tensor[] lse, {_ARGUMENTS}) -> Tensor[]",
+    schema=f"(Tensor[] grad, {_ARGUMENTS}) -> Tensor[]",
 )
 def _attention_backward(
     grad: list[Tensor],
-    lse: list[Tensor],
     value: list[Tensor],
     key: list[Tensor],
     query: list[Tensor],
@@ -353,7 +350,7 @@ def _attention_backward(
 ) -> list[Tensor]:
     rest = (index, layout, mode, slope, dropout, seed, top_k, across)
     if backend == "cpu":
-        return cpu.backward(grad, lse, value, key, query, att, edge, *rest)
+        return cpu.backward(grad, value, key, query, att, edge, *rest)
     parts = (value, key, query, [] if att is None else [att], edge)
     with torch.enable_grad():
         leaves = [[t.detach().requires_grad_() for t in part] for part in parts]
@@ -367,7 +364,6 @@ def _attention_backward(
 @_attention_backward.register_fake
 def _(
     grad: list[Tensor],
-    lse: list[Tensor],
     value: list[Tensor],
     key: list[Tensor],
     query: list[Tensor],
@@ -389,20 +385,19 @@ def _(
 def _attention_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     value, key, query, att, edge, index, ctx.layout, *options = inputs
     ctx.mode, ctx.slope, ctx.dropout, seed, ctx.top_k, ctx.across, ctx.backend = options
-    ctx.shape = [(o.shape, o.dtype, o.device) for o in output[: len(query)]]
-    ctx.counts = [len(value), len(key), len(query), int(att is not None), len(edge), len(index), len(query)]
-    lse = output[len(query) :]
-    ctx.save_for_backward(*value, *key, *query, *([] if att is None else [att]), *edge, *index, *lse, seed)
+    ctx.shape = [(o.shape, o.dtype, o.device) for o in output]
+    ctx.counts = [len(value), len(key), len(query), int(att is not None), len(edge), len(index)]
+    ctx.save_for_backward(*value, *key, *query, *([] if att is None else [att]), *edge, *index, seed)
 
 
 def _attention_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     *saved, seed = ctx.saved_tensors
-    value, key, query, att, edge, index, lse = _split(saved, ctx.counts)
-    filled = _filled(grads[: len(query)], ctx.shape)
+    value, key, query, att, edge, index = _split(saved, ctx.counts)
+    filled = _filled(grads, ctx.shape)
     options = (ctx.mode, ctx.slope, ctx.dropout, seed, ctx.top_k, ctx.across, ctx.backend)
     weight = att[0] if att else None
     found = torch.ops.graphfusion.hetero_attention_backward(
-        filled, lse, value, key, query, weight, edge, index, ctx.layout, *options
+        filled, value, key, query, weight, edge, index, ctx.layout, *options
     )
     dvalue, dkey, dquery, datt, dedge = _split(list(found), ctx.counts[:5])
     return (dvalue, dkey, dquery, datt[0] if datt else None, dedge, [None] * len(index), *[None] * 8)

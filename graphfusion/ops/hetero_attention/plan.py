@@ -85,6 +85,11 @@ def read_layout(layout: Sequence[int], index: Sequence[Tensor]) -> list[Row]:
     return rows
 
 
+def outputs_of(entering: int, merged: bool) -> int:
+    """How many outputs a node has that `entering` relations enter."""
+    return min(entering, 1) if merged else entering
+
+
 TENSORS = {"csr": 2, "dense": 0, "broadcast": 0, "window": 0, "grid": 1, "bitmask": 2}
 """How many index tensors each kind of pairs has."""
 

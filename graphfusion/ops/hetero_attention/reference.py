@@ -1,7 +1,7 @@
 """What the operators mean, in plain PyTorch: any device, any float type, any order of derivatives. Never optimised.
 
 Letters: `N` nodes of a type, `E` edges of a relation, `R` relations leaving a type, `Q` relations entering it, `O`
-outputs of a type (1 if merged, else Q), `H` heads, `C` width of a head.
+outputs of a type (merged: 1 if anything enters it; else Q), `H` heads, `C` width of a head.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
-from graphfusion.ops.hetero_attention.plan import Row, read_layout
+from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
 
 
 def project(x: Sequence[Tensor], weight: Sequence[Tensor], bias: Sequence[Tensor], of: Sequence[int]) -> list[Tensor]:
@@ -35,9 +35,8 @@ def attention(
     seed: Tensor,
     top_k: int,
     across: bool,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Outputs (N, O, H, C) and log-sum-exps (N, Q or 1, H) of each type; attention weights (E, H) of each relation,
-    before dropout. See `hetero_attention`.
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs (N, O, H, C) of each type; attention weights (E, H) of each relation, before dropout. See `hetero_attention`.
     """
     rows = read_layout(layout, index)
     heads = query[0].shape[2]
@@ -48,17 +47,14 @@ def attention(
         scores.append(_scores(row, r, source, target, value, key, query, att, extra, mode, slope))
     if top_k:
         scores = [_keep_best(s, e[1], top_k) for s, e in zip(scores, ends, strict=True)]
-    outs = [_zeros(query[t], value, 1 if layout[2] else None) for t in range(layout[0])]
-    lses = [q.new_full((q.shape[0], 1 if across else q.shape[1], heads), -torch.inf) for q in query]
+    outs = [_zeros(q, value, outputs_of(q.shape[1], bool(layout[2]))) for q in query]
     weights: list[Tensor] = [s.new_empty(0) for s in scores]
     for t in range(layout[0]):
         entering = [r for r, row in enumerate(rows) if row.target == t]
         groups = [entering] if across and entering else [[r] for r in entering]
         for group in groups:
             target = torch.cat([ends[r][1] for r in group])
-            alpha, lse = _softmax(torch.cat([scores[r] for r in group]), target, query[t].shape[0])
-            slot = 0 if across else rows[group[0]].enters
-            lses[t] = lses[t].index_copy(1, torch.tensor([slot], device=lse.device), lse[:, None])
+            alpha = _softmax(torch.cat([scores[r] for r in group]), target, query[t].shape[0])
             for r, part in zip(group, alpha.split([len(scores[r]) for r in group]), strict=True):
                 weights[r] = part
     for r, (row, (source, target)) in enumerate(zip(rows, ends, strict=True)):
@@ -71,7 +67,7 @@ def attention(
         width = outs[row.target].shape[1]
         flat = outs[row.target].flatten(0, 1)
         outs[row.target] = flat.index_add(0, target * width + place, message).unflatten(0, (-1, width))
-    return outs, lses, weights
+    return outs, weights
 
 
 def _scores(
@@ -101,15 +97,14 @@ def _scores(
     return (total * att[relation]).sum(2)
 
 
-def _softmax(scores: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(E, H) weights that sum to 1 for each target, and (N, H) logarithms of the sums of exponentials."""
+def _softmax(scores: Tensor, target: Tensor, count: int) -> Tensor:
+    """(E, H) weights that sum to 1 for each target."""
     top = scores.new_full((count, scores.shape[1]), -torch.inf)
     spread = target[:, None].expand_as(scores)
     top = top.scatter_reduce(0, spread, scores.detach(), "amax")
     weight = (scores - top[target]).exp()
     total = scores.new_zeros(count, scores.shape[1]).index_add(0, target, weight)
-    lse = torch.where(total > 0, top + total.clamp_min(torch.finfo(total.dtype).tiny).log(), -torch.inf)
-    return weight / total[target], lse
+    return weight / total[target]
 
 
 def _keep_best(scores: Tensor, target: Tensor, k: int) -> Tensor:
@@ -145,6 +140,6 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def _zeros(query: Tensor, value: Sequence[Tensor], outputs: int | None) -> Tensor:
+def _zeros(query: Tensor, value: Sequence[Tensor], outputs: int) -> Tensor:
     width = max((v.shape[3] for v in value if v.shape[1]), default=1)
-    return query.new_zeros(query.shape[0], outputs or query.shape[1], query.shape[2], width)
+    return query.new_zeros(query.shape[0], outputs, query.shape[2], width)

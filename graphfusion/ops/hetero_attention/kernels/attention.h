@@ -1,19 +1,22 @@
 // Forward and backward over listed and enumerated pairs. Included inside a namespace per lane width.
-// Forward: every target row is independent. Backward: targets first (weights and score gradients of their edges), then
+// Forward: every target row is independent. Nothing is saved; weights are made again in the backward pass, from scores
+// up (from a saved log-sum-exp they would carry its rounding). Backward: targets first (weights and score gradients of their edges), then
 // sources (the same edges, turned over by a counting sort). Every output row is written by one thread in one order, so
 // results have the same bits for any number of threads.
+
+#define SLACK 16  // floats that a vector step may write after the end of an array
 
 struct Scratch {
   Buffer<int32_t> source;
   Buffer<const char *> rows, keys;
   Buffer<const float *> extra;
-  Buffer<float> w, z, factor, temp;
+  Buffer<float> w, z, gain, factor, temp;
   Buffer<int64_t> segment;
 };
 
-// Scores (n, P) of the edges of one (target, relation), before softmax.
+// Scores (n, P) of the edges of one (target, relation), before softmax; `gat`: their slope by the sum inside, or null.
 template <class T, int P>
-static inline void scores(const Problem &p, int64_t relation, int64_t i, const int32_t *source, int64_t n, const char *const *rows, const char **keys, int64_t first, float *w, Buffer<float> &temp) {
+static inline void scores(const Problem &p, int64_t relation, int64_t i, const int32_t *source, int64_t n, const char *const *rows, const char **keys, int64_t first, float *w, float *gain, Buffer<float> &temp) {
   const Relation &r = p.relation[relation];
   const Type &from = p.type[r.source], &to = p.type[r.target];
   if (p.mode == GAT) {
@@ -24,7 +27,10 @@ static inline void scores(const Problem &p, int64_t relation, int64_t i, const i
     for (int64_t e = 0; e < n; e++) {
       auto x = V::get(key + source[e] * stride) + q;
       if (edge) x += V::get(edge + e * P);
-      V::put(w + e * P, x > 0.0f ? x : x * p.slope);
+      const auto one = typename V::f{} + 1.0f;
+      const auto slope = x > 0.0f ? one : one * p.slope;
+      V::put(w + e * P, x * slope);
+      if (gain) V::put(gain + e * P, slope);
     }
   } else {
     if (p.P != p.H) memset(w, 0, n * P * sizeof(float));
@@ -55,20 +61,53 @@ static inline void scores(const Problem &p, int64_t relation, int64_t i, const i
   }
 }
 
-// Scores (n, P) → weights that sum to 1 for each head; lse (P).
-template <int P> static inline void softmax(float *w, int64_t n, float *lse) {
+// Scores (n, P) → weights that sum to 1 for each head. Up to a vector after the end is overwritten.
+template <int P> static inline void softmax(float *w, int64_t n) {
   typedef Heads<P> V;
-  typename V::f top = V::get(w), total = typename V::f{};
-  for (int64_t e = 1; e < n; e++) {
-    const auto x = V::get(w + e * P);
-    top = x > top ? x : top;
+  const int64_t end = close_steps<P>(w, n, -INFINITY);
+  auto larger = [](auto a, auto b) { return a > b ? a : b; };
+  auto plus = [](auto a, auto b) { return a + b; };
+  auto top = V::load_k(w);
+  for (int64_t k = V::K; k < end; k += V::K) top = larger(top, V::load_k(w + k));
+  top = V::fold(top, larger);
+  auto total = top - top;
+  for (int64_t k = 0; k < end; k += V::K) {
+    const auto x = V::exp(V::load_k(w + k) - top);
+    V::store_k(w + k, x);
+    total += x;
   }
-  for (int64_t e = 0; e < n; e++) V::put(w + e * P, V::get(w + e * P) - top);
-  exp_array(w, n * P);
-  for (int64_t e = 0; e < n; e++) total += V::get(w + e * P);
-  V::put(lse, top + log_heads<P>(total));
-  total = 1.0f / total;
-  for (int64_t e = 0; e < n; e++) V::put(w + e * P, V::get(w + e * P) * total);
+  total = V::fold(total, plus);
+  const auto scale = 1.0f / total;
+  for (int64_t k = 0; k < end; k += V::K) V::store_k(w + k, V::load_k(w + k) * scale);
+}
+// z ← w (z − Σ w z), the gradient through a softmax over n edges. Up to a vector after the end is overwritten.
+template <int P> static inline void softmax_gradient(float *w, float *z, int64_t n) {
+  typedef Heads<P> V;
+  close_steps<P>(w, n, 0.0f);
+  const int64_t end = close_steps<P>(z, n, 0.0f);
+  auto mean = V::load_k(w) * V::load_k(z);
+  for (int64_t k = V::K; k < end; k += V::K) mean += V::load_k(w + k) * V::load_k(z + k);
+  mean = V::fold(mean, [](auto a, auto b) { return a + b; });
+  for (int64_t k = 0; k < end; k += V::K) V::store_k(z + k, V::load_k(w + k) * (V::load_k(z + k) - mean));
+}
+// d ← d · gain; sum (P) of the products over n edges. Up to a vector after the end is overwritten.
+template <int P> static inline void scaled_sum(float *d, const float *gain, int64_t n, float *sum) {
+  typedef Heads<P> V;
+  const int64_t whole = n * P / V::K * V::K;
+  float total[V::K];
+  auto part = V::load_k(total) - V::load_k(total);
+  for (int k = 0; k < V::K; k++) part[k] = 0;
+  for (int64_t k = 0; k < whole; k += V::K) {
+    const auto x = V::load_k(d + k) * V::load_k(gain + k);
+    V::store_k(d + k, x);
+    part += x;
+  }
+  V::store_k(total, V::fold(part, [](auto a, auto b) { return a + b; }));
+  for (int64_t k = whole; k < n * P; k++) {
+    d[k] *= gain[k];
+    total[k % P] += d[k];
+  }
+  for (int h = 0; h < P; h++) sum[h] = total[h];
 }
 
 // Lists the sources of target i over its relations: s.source and s.segment (Q + 1). False if an edge leaves its sample.
@@ -99,24 +138,18 @@ template <class T, int P> static bool forward_row(const Problem &p, Scratch &s, 
   const Type &to = p.type[t];
   if (!gather(p, s, b, t, i)) return false;
   const int64_t total = s.segment[to.Q], width = p.H * p.C;
-  float *w = s.w.reserve(total * P + 2 * W);
+  float *w = s.w.reserve(total * P + 2 * SLACK);
   const char **rows = s.rows.reserve(total + 1), **keys = s.keys.reserve(total + 1);
   for (int64_t q = 0; q < to.Q; q++) {
     const int64_t relation = to.entering[q], e0 = s.segment[q], n = s.segment[q + 1] - e0;
     const Relation &r = p.relation[relation];
-    if (!n) {
-      if (!p.across && !r.linear) for (int h = 0; h < P; h++) to.lse[(i * to.S + q) * P + h] = -INFINITY;
-      continue;
-    }
+    if (!n) continue;
     value_rows<T>(p, r, s.source.data + e0, n, rows + e0);
     rows[e0 + n] = rows[e0 + n - 1];
-    scores<T, P>(p, relation, i, s.source.data + e0, n, rows + e0, keys, r.kind == CSR ? r.a[i] : 0, w + e0 * P, s.temp);
-    if (!p.across) softmax<P>(w + e0 * P, n, to.lse + (i * to.S + q) * P);
+    scores<T, P>(p, relation, i, s.source.data + e0, n, rows + e0, keys, r.kind == CSR ? r.a[i] : 0, w + e0 * P, nullptr, s.temp);
+    if (!p.across) softmax<P>(w + e0 * P, n);
   }
-  if (p.across) {
-    if (total) softmax<P>(w, total, to.lse + i * P);
-    else for (int h = 0; h < P; h++) to.lse[i * P + h] = -INFINITY;
-  }
+  if (p.across && total) softmax<P>(w, total);
   if (p.dropout > 0.0f)
     for (int64_t q = 0; q < to.Q; q++) {
       const int64_t e0 = s.segment[q], n = s.segment[q + 1] - e0;
@@ -124,7 +157,7 @@ template <class T, int P> static bool forward_row(const Problem &p, Scratch &s, 
       dropout_factors(p, to.entering[q], i, n, f);
       for (int64_t k = 0; k < n * P; k++) w[e0 * P + k] = p.P == p.H || k % P < p.H ? w[e0 * P + k] * f[k] : 0.0f;
     }
-  const int64_t outputs = p.merged ? 1 : to.O;
+  const int64_t outputs = to.O;
   for (int64_t o = 0; o < outputs; o++) {
     const int64_t e0 = p.merged ? 0 : s.segment[o], n = (p.merged ? total : s.segment[o + 1]) - e0;
     float *out = to.out + (i * to.O + o) * width;
@@ -206,8 +239,8 @@ static bool list_edges(const Problem &p, Edges &g, int64_t b) {
   for (int64_t v = 2; v < sources + 2; v++) g.first[v] += g.first[v - 1];
   g.edge.reserve(total + 1);
   g.target.reserve(total + 1);
-  g.w.reserve(total * p.P + 2 * W);
-  g.z.reserve(total * p.P + 2 * W);
+  g.w.reserve(total * p.P + 2 * SLACK);
+  g.z.reserve(total * p.P + 2 * SLACK);
   segments = 0;
   for (int64_t t = 0; t < p.types; t++) {
     const Type &to = p.type[t];
@@ -225,44 +258,43 @@ static bool list_edges(const Problem &p, Edges &g, int64_t b) {
   return true;
 }
 
+// `alone`: no other thread works on these edges, so what vector steps write after an end is written again later.
 template <class T, int P>
-static void backward_row(const Problem &p, const Edges &g, Scratch &s, float *datt, int64_t b, int64_t t, int64_t i) {
-  typedef Heads<P> V;
+static void backward_row(const Problem &p, const Edges &g, Scratch &s, float *datt, int64_t b, int64_t t, int64_t i, bool alone) {
   const Type &to = p.type[t];
   const int64_t width = p.H * p.C, seg = g.segment_at.data[t] + (i - to.ptr[b]) * to.Q;
   const int64_t *segment = g.segment.data + seg;
   const int64_t begin = segment[0], total = segment[to.Q] - begin;
   const char **rows = s.rows.reserve(total + 2), **keys = s.keys.reserve(total + 2);
-  float lse[P];  // weights are normalised anew: exp(score − saved lse) would carry the rounding of lse into Σ w = 1
-  // the exponential overwrites up to W - 1 numbers after its end: work in scratch, then copy
-  float *w = s.w.reserve(total * P + 2 * W), *z = s.z.reserve(total * P + 2 * W), *f = s.factor.reserve(total * P + 1);
-  if (p.P != p.H) memset(z, 0, total * P * sizeof(float));
+  float *w = alone ? g.w.data + begin * P : s.w.reserve(total * P + 2 * SLACK);
+  float *z = alone ? g.z.data + begin * P : s.z.reserve(total * P + 2 * SLACK);
+  float *gain = s.gain.reserve(total * P + SLACK), *f = s.factor.reserve(total * P + SLACK);
   for (int64_t q = 0; q < to.Q; q++) {
     const int64_t relation = to.entering[q], e0 = segment[q] - begin, n = segment[q + 1] - segment[q];
     const Relation &r = p.relation[relation];
     if (!n) continue;
     const int32_t *source = g.source.data + segment[q];
     const float *grad = to.grad + (i * to.O + (p.merged ? 0 : q)) * width;
+    float *we = w + e0 * P, *ze = z + e0 * P;
     value_rows<T>(p, r, source, n, rows + e0);
     rows[e0 + n] = rows[e0 + n - 1];
-    scores<T, P>(p, relation, i, source, n, rows + e0, keys, r.kind == CSR ? r.a[i] : 0, w + e0 * P, s.temp);
-    if (!p.across) softmax<P>(w + e0 * P, n, lse);
-    if (p.value_heads != p.H) shared_dots<(W > 8 ? 8 : 4), T>(grad, (const T *const *)rows + e0, n, z + e0 * P, P, 0, p.H, p.C);
-    else row_dots<T>(grad, (const T *const *)rows + e0, n, z + e0 * P, P, p.H, p.C);
+    scores<T, P>(p, relation, i, source, n, rows + e0, keys, r.kind == CSR ? r.a[i] : 0, we, gain + e0 * P, s.temp);
+    if (!p.across) softmax<P>(we, n);
+    if (p.P != p.H) memset(ze, 0, n * P * sizeof(float));
+    if (p.value_heads != p.H) shared_dots<(W > 8 ? 8 : 4), T>(grad, (const T *const *)rows + e0, n, ze, P, 0, p.H, p.C);
+    else row_dots<T>(grad, (const T *const *)rows + e0, n, ze, P, p.H, p.C);
     if (p.dropout > 0.0f) {
       dropout_factors(p, relation, i, n, f + e0 * P);
-      if (p.P != p.H)
-        for (int64_t k = 0; k < n * P; k++) if (k % P >= p.H) f[e0 * P + k] = 0.0f;
-      for (int64_t k = e0 * P; k < (e0 + n) * P; k++) z[k] *= f[k];
+      for (int64_t k = 0; k < n * P; k++) {
+        if (p.P != p.H && k % P >= p.H) f[e0 * P + k] = 0.0f;
+        ze[k] *= f[e0 * P + k];
+      }
     }
+    if (!p.across) softmax_gradient<P>(we, ze, n);
   }
-  if (p.across && total) softmax<P>(w, total, lse);
-  // score gradient: w (z − Σ w z), the sum over a softmax segment
-  for (int64_t q = 0; q < (p.across ? 1 : to.Q); q++) {
-    const int64_t e0 = p.across ? 0 : segment[q] - begin, e1 = p.across ? total : segment[q + 1] - begin;
-    typename V::f mean = typename V::f{};
-    for (int64_t e = e0; e < e1; e++) mean += V::get(w + e * P) * V::get(z + e * P);
-    for (int64_t e = e0; e < e1; e++) V::put(z + e * P, V::get(w + e * P) * (V::get(z + e * P) - mean));
+  if (p.across && total) {
+    softmax<P>(w, total);
+    softmax_gradient<P>(w, z, total);
   }
   for (int64_t q = 0; q < to.Q; q++) {
     const int64_t relation = to.entering[q], e0 = segment[q] - begin, n = segment[q + 1] - segment[q];
@@ -272,20 +304,8 @@ static void backward_row(const Problem &p, const Edges &g, Scratch &s, float *da
     const int64_t first = r.kind == CSR ? r.a[i] : 0;
     float *d = z + e0 * P;
     if (p.mode == GAT) {
-      const Type &from = p.type[r.source];
-      const auto query = V::get(to.query + (i * to.Q + q) * P);
-      const float *key = from.key + r.leaves * P;
-      typename V::f sum = typename V::f{};
-      for (int64_t e = 0; e < n; e++) {
-        auto x = V::get(key + source[e] * from.R * P) + query;
-        if (r.edge) x += V::get(r.edge + (first + e) * P);
-        const auto de = V::get(d + e * P);
-        const auto dx = x > 0.0f ? de : de * p.slope;
-        V::put(d + e * P, dx);
-        if (r.dedge) V::put(r.dedge + (first + e) * P, dx);
-        sum += dx;
-      }
-      V::put(to.dquery + (i * to.Q + q) * P, sum);
+      scaled_sum<P>(d, gain + e0 * P, n, to.dquery + (i * to.Q + q) * P);
+      if (r.dedge) memcpy(r.dedge + first * P, d, n * P * sizeof(float));
       continue;
     }
     float *dquery = to.dquery + (i * to.Q + q) * width;
@@ -307,8 +327,10 @@ static void backward_row(const Problem &p, const Edges &g, Scratch &s, float *da
     }
   }
   if (p.dropout > 0.0f) for (int64_t k = 0; k < total * P; k++) w[k] *= f[k];
-  memcpy(g.w.data + begin * P, w, total * P * sizeof(float));
-  memcpy(g.z.data + begin * P, z, total * P * sizeof(float));
+  if (!alone) {
+    memcpy(g.w.data + begin * P, w, total * P * sizeof(float));
+    memcpy(g.z.data + begin * P, z, total * P * sizeof(float));
+  }
 }
 
 template <class T, int P>
@@ -378,7 +400,7 @@ template <class T, int P> static int backward(const Problem &p) {
           if (!list_edges(p, g, b)) { failed = 1; continue; }
           for (int64_t t = 0; t < p.types; t++)
             for (int64_t i = p.type[t].ptr[b]; i < p.type[t].ptr[b + 1]; i++)
-              backward_row<T, P>(p, g, s, partial.data + k * size, b, t, i);
+              backward_row<T, P>(p, g, s, partial.data + k * size, b, t, i, true);
           for (int64_t r = 0; r < p.relations; r++) {
             const int32_t *ptr = p.type[p.relation[r].source].ptr;
             if (!p.relation[r].linear) for (int64_t j = ptr[b]; j < ptr[b + 1]; j++) backward_source<T, P>(p, g, s, b, r, j);
@@ -404,7 +426,7 @@ template <class T, int P> static int backward(const Problem &p) {
 #pragma omp for schedule(dynamic, 1)
         for (int64_t k = 0; k < mine; k++)
           for (int64_t i = first + k * ROWS; i < last && i < first + (k + 1) * ROWS; i++)
-            backward_row<T, P>(p, g, s, partial.data + (before + k) * size, b, t, i);
+            backward_row<T, P>(p, g, s, partial.data + (before + k) * size, b, t, i, false);
         before += mine;
       }
       for (int64_t r = 0; r < p.relations; r++) {

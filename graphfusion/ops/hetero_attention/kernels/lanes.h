@@ -38,10 +38,6 @@ static inline vf exp_lanes(vf x) {
   q = q * (vf)((whole + 127) << 23);
   return small ? vf{} : q;
 }
-// In place over n floats; the array has room for W - 1 more, which are overwritten.
-static inline void exp_array(float *p, int64_t n) {
-  for (int64_t k = 0; k < n; k += W) store(p + k, exp_lanes(load(p + k)));
-}
 
 #if W == 16
 #define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -87,15 +83,52 @@ template <int K> static inline void lane_sums(const vf *t, float *o) {
   for (int k = 0; k < K; k++) o[k] = lane[k];
 }
 
-// Vectors of P numbers, one a head.
-template <int P> struct Heads {
+// Lane l of the result is lane (l + S) mod W.
+template <int S> static inline vf rotate(vf v) {
+#if W == 16
+  return LANES(v, v, S % W, (S + 1) % W, (S + 2) % W, (S + 3) % W, (S + 4) % W, (S + 5) % W, (S + 6) % W, (S + 7) % W, (S + 8) % W, (S + 9) % W, (S + 10) % W, (S + 11) % W, (S + 12) % W, (S + 13) % W, (S + 14) % W, (S + 15) % W);
+#elif W == 8
+  return LANES(v, v, S % W, (S + 1) % W, (S + 2) % W, (S + 3) % W, (S + 4) % W, (S + 5) % W, (S + 6) % W, (S + 7) % W);
+#else
+  return LANES(v, v, S % W, (S + 1) % W, (S + 2) % W, (S + 3) % W);
+#endif
+}
+
+// Arrays (n, P) of P numbers an edge, one a head, as vectors: K floats hold a whole number of edges, or a part of one.
+// `fold` reduces the lanes of one head and leaves the result in each of them.
+template <int P, int STEP = (P < W ? W : P)> struct Heads {
   typedef float f __attribute__((vector_size(P * 4), aligned(4), may_alias));
   typedef int32_t i __attribute__((vector_size(P * 4), aligned(4), may_alias));
   static inline f get(const float *p) { return *(const f *)p; }
   static inline void put(float *p, f v) { *(f *)p = v; }
+  static constexpr int K = STEP;  // floats that one step takes
+  typedef float k __attribute__((vector_size(STEP * 4), aligned(4), may_alias));
+  static inline k load_k(const float *p) { return *(const k *)p; }
+  static inline void store_k(float *p, k v) { *(k *)p = v; }
+  template <int S, class Op> static inline vf fold_from(vf v, Op op) {
+    if constexpr (S >= P) return fold_from<S / 2>(op(v, rotate<S>(v)), op);
+    else return v;
+  }
+  // V is always k; as a template parameter, since GCC forgets the attribute of k while it parses
+  template <class V, class Op> static inline V fold(V v, Op op) {
+    if constexpr (P < W) return fold_from<W / 2>(v, op);
+    else return v;
+  }
+  template <class V> static inline V exp(V x) {
+    if constexpr (K == W) {
+      return exp_lanes(x);
+    } else {
+      float part[K];
+      store_k(part, x);
+      for (int c = 0; c < K; c += W) store(part + c, exp_lanes(load(part + c)));
+      return load_k(part);
+    }
+  }
 };
-template <int P> static inline typename Heads<P>::f log_heads(typename Heads<P>::f x) {
-  typename Heads<P>::f y = x;
-  for (int h = 0; h < P; h++) y[h] = logf(x[h]);
-  return y;
+// Gives the floats from n · P to the next whole step a value: room for K - 1 more is there, what it held is lost.
+template <int P> static inline int64_t close_steps(float *w, int64_t n, float value) {
+  constexpr int K = Heads<P>::K;
+  const int64_t end = (n * P + K - 1) / K * K;
+  for (int64_t k = n * P; k < end; k++) w[k] = value;
+  return end;
 }

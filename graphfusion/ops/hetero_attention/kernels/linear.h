@@ -52,7 +52,7 @@ static inline void sort_down(Sorted &s, float *key, int64_t n) {
 }
 
 // Everything of one (sample, relation, head) that does not depend on the values.
-template <int P> static void weigh(const Problem &p, const Relation &r, Sorted &s, int64_t b, int64_t h, bool lse) {
+template <int P> static void weigh(const Problem &p, const Relation &r, Sorted &s, int64_t b, int64_t h) {
   const Type &from = p.type[r.source], &to = p.type[r.target];
   const int64_t n = from.ptr[b + 1] - from.ptr[b], m = to.ptr[b + 1] - to.ptr[b];
   const float *key = from.key + ((int64_t)from.ptr[b] * from.R + r.leaves) * P + h;
@@ -113,10 +113,6 @@ template <int P> static void weigh(const Problem &p, const Relation &r, Sorted &
   }
   for (int64_t i = 0; i < m; i++) {
     const float total = u1[i] * z1[k[i]] + u2[i] * z2[k[i]];
-    if (lse) {
-      const float most = a[i] + top;
-      to.lse[((to.ptr[b] + i) * to.S + r.enters) * P + h] = (most > 0 ? most : most * p.slope) + logf(total);
-    }
     u1[i] /= total;
     u2[i] /= total;
   }
@@ -255,7 +251,7 @@ static void linear_backward(const Problem &p, const Relation &r, Sorted &s, int6
     }
     return;
   }
-  weigh<P>(p, r, s, b, h, false);
+  weigh<P>(p, r, s, b, h);
   memset(s.part.reserve(2 * m), 0, 2 * m * sizeof(float));
   over_columns<LinearMean, T>(p, r, s, b, h);
   float *mean = s.mean.reserve(m);
@@ -317,10 +313,8 @@ template <class T, int P> static void linear(const Problem &p, bool back) {
         } else if (back) {
           linear_backward<T, P>(p, x, s, b, h);
         } else if (from.ptr[b + 1] > from.ptr[b]) {
-          weigh<P>(p, x, s, b, h, true);
+          weigh<P>(p, x, s, b, h);
           over_columns<LinearForward, T>(p, x, s, b, h);
-        } else {
-          for (int64_t i = to.ptr[b]; i < to.ptr[b + 1]; i++) to.lse[(i * to.S + x.enters) * P + h] = -INFINITY;
         }
       }
   }

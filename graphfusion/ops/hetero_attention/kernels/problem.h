@@ -1,16 +1,15 @@
 // One call as the kernels see it, and the walk over the sources of a target. Included inside a namespace per lane width.
-// Letters: B samples, N nodes of a type, R relations leaving a type, Q entering it, O outputs, S softmax segments,
-// H heads, P heads padded to a power of two (the stride of everything that has one number a head), C width of a head.
+// Letters: B samples, N nodes of a type, R relations leaving a type, Q entering it, O outputs, H heads, P heads padded to a power of two (the stride of everything that has one number a head), C width of a head.
 
 enum Kind { CSR, DENSE, BROADCAST, WINDOW, GRID, BITMASK };
 enum Mode { GAT, GATV2, DOT };
 
 struct Type {
-  int64_t n, R, Q, O, S;
+  int64_t n, R, Q, O;
   const int32_t *ptr;          // (B + 1) first node of each sample
   const char *value;           // (N, R, value heads, C) float or bfloat16
   const float *key, *query;    // gat: (N, R | Q, P); else (N, R | Q, H, C); gatv2 has no key
-  float *out, *lse;            // (N, O, H, C), (N, S, P)
+  float *out;                  // (N, O, H, C)
   const float *grad;           // (N, O, H, C)
   char *dvalue;
   float *dkey, *dquery;

@@ -125,17 +125,24 @@ static inline void row_dots(const float *g, const T *const *rows, int64_t n, flo
 }
 
 // The same with one value row for all heads (relations into few nodes: aggregate first, project after).
+// Edges in chunks whose rows stay in the nearest cache while all columns pass; sums are kept in `out` between chunks.
 template <int HB, class T>
 static inline void shared_sum_tile(const T *const *rows, int64_t n, const float *w, int64_t P, int64_t C, float *out) {
-  for (int64_t c = 0; c < C; c += W) {
-    vf acc[HB];
-    for (int h = 0; h < HB; h++) acc[h] = vf{};
-    for (int64_t e = 0; e < n; e++) {
-      const vf x = load(rows[e] + c);
+  constexpr int64_t CHUNK = 16;
+  for (int64_t e0 = 0; e0 < n; e0 += CHUNK) {
+    const int64_t e1 = e0 + CHUNK < n ? e0 + CHUNK : n;
+    for (int64_t c = 0; c < C; c += W) {
+      vf acc[HB];
 #pragma GCC unroll 8
-      for (int h = 0; h < HB; h++) acc[h] += x * w[e * P + h];
+      for (int h = 0; h < HB; h++) acc[h] = e0 ? load(out + h * C + c) : vf{};
+      for (int64_t e = e0; e < e1; e++) {
+        const vf x = load(rows[e] + c);
+#pragma GCC unroll 8
+        for (int h = 0; h < HB; h++) acc[h] += x * w[e * P + h];
+      }
+#pragma GCC unroll 8
+      for (int h = 0; h < HB; h++) store(out + h * C + c, acc[h]);
     }
-    for (int h = 0; h < HB; h++) store(out + h * C + c, acc[h]);
   }
 }
 template <int HB, class T>

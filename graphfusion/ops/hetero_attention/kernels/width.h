@@ -68,10 +68,10 @@ static int call(const int64_t *in, const double *real, bool back) {
   p.relation = relations.reserve(p.relations + 1);
   for (int64_t t = 0; t < p.types; t++) {
     Type &x = p.type[t];
-    x.n = *in++; x.R = *in++; x.Q = *in++; x.O = *in++; x.S = *in++;
+    x.n = *in++; x.R = *in++; x.Q = *in++; x.O = *in++;
     x.ptr = (const int32_t *)*in++;
     x.value = (const char *)*in++; x.key = (const float *)*in++; x.query = (const float *)*in++;
-    x.out = (float *)*in++; x.lse = (float *)*in++; x.grad = (const float *)*in++;
+    x.out = (float *)*in++; x.grad = (const float *)*in++;
     x.dvalue = (char *)*in++; x.dkey = (float *)*in++; x.dquery = (float *)*in++;
   }
   for (int64_t r = 0; r < p.relations; r++) {
