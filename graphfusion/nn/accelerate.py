@@ -71,11 +71,11 @@ def accelerate(module: nn.Module) -> nn.Module:
         if not isinstance(hetero, HeteroConv):
             continue
         where = f"{type(module).__name__}{'.' if path else ''}{path}"
-        if type(hetero) is not HeteroConv:
-            left.append(f"{where}: {type(hetero).__name__} is a subclass of HeteroConv, whose forward may differ")
+        if type(hetero) is not HeteroConv or "forward" in vars(hetero):
+            left.insert(0, f"{where}: {type(hetero).__name__} is no plain HeteroConv, its forward may differ")
             continue
         reasons = {relation: why_not(conv) for relation, conv in hetero.convs.items()}
-        left += [f"{where} {relation}: {reason}" for relation, reason in reasons.items() if reason]
+        left[:0] = [f"{where} {relation}: {reason}" for relation, reason in reasons.items() if reason]
         if not all(reasons.values()):
             memo[id(hetero)] = _swapped(hetero, memo)
             taken += 1
@@ -124,6 +124,8 @@ def why_not(conv: nn.Module) -> str:
             return f"{name} is a subclass, whose messages may differ"
         return f"{name} is neither GATConv nor GATv2Conv"
     c: Any = conv
+    if getattr(c, "normalize", False):  # in PyG after 2.8: weights by attention and degree
+        return f"{name} normalizes by degree"
     if set(_STEPS) & vars(c).keys():
         return f"{name} has a method of its own in place of the class's"
     if c.aggr not in ("add", "sum"):
@@ -663,7 +665,7 @@ def _edge_term(call: Call, plan: Plan, made: Prepared, rows: Mapping[str, Tensor
     attr = (attr[:, None] if attr.dim() == 1 else attr)[plan.order[call.relation]]
     weight = conv.lin_edge.weight
     if call.mode == "gatv2":
-        return linear(attr, weight).unflatten(1, (conv.heads, -1)).to(_high(attr))
+        return linear(attr, weight).view(-1, conv.heads, conv.out_channels).to(_high(attr))
     return linear(attr, fold(weight, conv.att_edge)).to(_high(attr))
 
 

@@ -41,11 +41,12 @@ def messages(
     """
     low = _value_dtype(x[0])
     high = torch.promote_types(x[0].dtype, torch.float32)
-    value = _project(x, maps.value, maps.value_bias, (heads, width), low)
     tail = (heads,) if mode == "gat" else (heads, width)
-    key = _project(x, maps.key, (), tail, high) if mode != "gatv2" else []
-    query = _project(x, maps.query, maps.query_bias, tail, high)
-    return hetero_attention(value, key, query, plan, mode=mode, **options)
+    parts = [(maps.value, maps.value_bias, (heads, width), low), (maps.query, maps.query_bias, tail, high)]
+    if mode != "gatv2":
+        parts.append((maps.key, (), tail, high))
+    value, query, *key = _project(x, parts)
+    return hetero_attention(value, key[0] if key else [], query, plan, mode=mode, **options)
 
 
 def messages_into_few(
@@ -57,7 +58,7 @@ def messages_into_few(
     """
     high = torch.promote_types(x[0].dtype, torch.float32)
     value = [a.to(_value_dtype(a))[:, None, None].expand(-1, len(plan.leaving(t)), 1, -1) for t, a in _typed(plan, x)]
-    keys, queries = _project(x, key, (), (heads,), high), _project(x, query, (), (heads,), high)
+    keys, queries = _project(x, [(key, (), (heads,), high), (query, (), (heads,), high)])
     gathered = hetero_attention(value, keys, queries, plan, mode="gat", **options)  # (N, Q, H, D)
     return {
         name: torch.einsum("nqhd,qhcd->nhc", rows, _weights(plan, name, weight).to(rows.dtype)).flatten(1)
@@ -82,13 +83,24 @@ def _value_dtype(x: Tensor) -> torch.dtype:
 
 
 def _project(
-    x: Sequence[Tensor], maps: Maps, bias: Maps, tail: tuple[int, ...], dtype: torch.dtype
-) -> list[Tensor]:
-    """(N, slots, *tail) of each type."""
-    of = [t for t, w in enumerate(maps) if w is not None]
-    shifts = [b.to(dtype) for b in bias if b is not None]
-    made = iter(hetero_project(x, [w.to(dtype) for w in maps if w is not None], of, shifts))
+    x: Sequence[Tensor], parts: Sequence[tuple[Maps, Maps, tuple[int, ...], torch.dtype]]
+) -> list[list[Tensor]]:
+    """For each (maps, biases, tail, dtype): (N, slots, *tail) of each type, all made in one call."""
+    weight = [w.to(dtype) for maps, _, _, dtype in parts for w in maps if w is not None]
+    of = [t for maps, *_ in parts for t, w in enumerate(maps) if w is not None]
+    bias = [b.to(dtype) for maps, shifts, _, dtype in parts for b in _biases(maps, shifts)] if parts[0][1] else []
+    made = iter(hetero_project(x, weight, of, bias))
     return [
-        a.new_empty(a.shape[0], 0, *tail, dtype=dtype) if w is None else next(made).unflatten(1, (-1, *tail))
-        for a, w in zip(x, maps, strict=True)
+        [
+            a.new_empty(a.shape[0], 0, *tail, dtype=dtype) if w is None else next(made).unflatten(1, (-1, *tail))
+            for a, w in zip(x, maps, strict=True)
+        ]
+        for maps, _, tail, dtype in parts
     ]
+
+
+def _biases(maps: Maps, bias: Maps) -> list[Tensor]:
+    """A bias for each map; zeros for maps without, since a call has one for every map or none at all."""
+    if bias:
+        return [b for b in bias if b is not None]
+    return [w.new_zeros(w.shape[0]) for w in maps if w is not None]

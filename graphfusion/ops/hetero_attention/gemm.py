@@ -6,6 +6,7 @@ ships too, uses AVX-512 there and was 2.3 times faster (benchmarks/attention.py 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -40,11 +41,13 @@ def add_product(total: Tensor | None, grad: Tensor, weight: Tensor, dtype: torch
     return product if total is None else total.add_(product)
 
 
-def outer(grad: Tensor, x: Tensor) -> Tensor:
-    """(N, K), (N, D) → grad.T @ x (K, D)."""
-    if not _takes(grad, x):
-        return grad.t() @ x
-    # of `weight` only the shape is read
-    parts = (grad.to_mkldnn(), x.to_mkldnn(), x.new_empty(grad.shape[1], x.shape[1]).to_mkldnn())
-    out: Tensor = torch.ops.aten.mkldnn_linear_backward_weights(*parts, False)[0].to_dense()
+def outers(grads: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    """(N, K) each, (N, D) → grad.T @ x (K, D) each."""
+    if not _takes(x, *grads):
+        return [g.t() @ x for g in grads]
+    packed = x.to_mkldnn()
+    out = []
+    for g in grads:
+        shape = x.new_empty(g.shape[1], x.shape[1]).to_mkldnn()  # of the weight only the shape is read
+        out.append(torch.ops.aten.mkldnn_linear_backward_weights(g.to_mkldnn(), packed, shape, False)[0].to_dense())
     return out

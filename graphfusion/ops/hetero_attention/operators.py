@@ -246,11 +246,15 @@ def _(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) 
 def _project_backward(
     grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]
 ) -> list[Tensor]:
-    cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
     dx: list[Tensor | None] = [None] * len(x)
-    for g, w, t in zip(grad, weight, of, strict=True):
+    same: dict[tuple[int, torch.dtype], list[int]] = {}
+    for k, (g, w, t) in enumerate(zip(grad, weight, of, strict=True)):
         dx[t] = gemm.add_product(dx[t], g, w, x[t].dtype)
-    dweight = [gemm.outer(g, cast[t, w.dtype]) for g, w, t in zip(grad, weight, of, strict=True)]
+        same.setdefault((t, w.dtype), []).append(k)
+    dweight = list(weight)
+    for (t, dtype), maps in same.items():
+        for k, found in zip(maps, gemm.outers([grad[k] for k in maps], x[t].to(dtype)), strict=True):
+            dweight[k] = found
     whole = [torch.zeros_like(a) if d is None else d for a, d in zip(x, dx, strict=True)]
     return [*whole, *dweight, *([g.sum(0) for g in grad] if bias else [])]
 

@@ -1,0 +1,800 @@
+"""The fused heterogeneous attention beside its peers: PyG, DGL, and the Transformer block that one might take instead.
+
+    python benchmarks/attention.py --quick                        # S and M top-k, the main peers; prints, under a minute
+    python benchmarks/attention.py                                # everything; about 25 minutes on 2 cores
+    python benchmarks/attention.py --table                        # the Markdown again, from the newest CSV alone
+    PYTHONPATH=. python3 benchmarks/attention.py --device cuda    # on a GPU machine
+
+One layer is PyG's `HeteroConv(sum)` of one convolution for each of 16 relations (`attention_graphs.py`); every row takes
+x[type] (N, D) and gives messages[type] (N, D) (`attention_peers.py`). Forward runs without gradients, forward + backward
+derives all inputs and parameters for a fixed random gradient of the outputs. Rounds are interleaved (A B A B), medians are
+compared. Slow rows take part in fewer rounds, three at least; a row whose single call takes over 20 s on a CPU, or that would
+not fit into memory, is left out by name. No speed is printed unless outputs and every gradient agree with PyG's layer of the
+same weights: in float32 to 1e-5 of the largest number of the tensor, in bfloat16 to `BF16_LIMITS`; else the exit status is 1.
+Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak). On a CPU
+timings run with an allocator that keeps freed memory, which helps PyG most.
+
+Plans of ours are made before, as the masks of the padded peers and the formats of DGL are; their cost has a line of its own.
+`compiled` is `torch.compile(dynamic=True)` with caches off, one module for all graphs of a width; it tells what compiling took.
+
+The limit is the time of the compulsory work at rates measured in the same run:
+
+    max((projections + logits) / GEMM rate + edges / float32 rate,  bytes / copy bandwidth),   3 × for forward + backward
+
+- projections: for each relation the cheaper of "project first", 2 N_source D² and then 2 E D on edges, and "gather first",
+  2 N_target D² and 2 E D H on edges (each head gathers rows of D); dense relations count min(2 E D, 8 (n + m) D): the linear
+  form. Logits: 2 (N_source + N_target) D H a relation, since projections of targets fold into them.
+- bytes: inputs read and outputs written once in float32, projected rows written and read once.
+- GEMM rate: the better of `torch.mm` and oneDNN, 1024³ on a CPU; its float32 rate stands for multiply-adds on edges. Gathers
+  are not held against memory: the rows of one sample stay in cache. `gather` in the CSV is what they would take from memory.
+
+Left out: FlexAttention has no backward on a CPU and finds no empty block in these graphs; RGATConv needs E × D × D memory.
+
+Results: benchmarks/results/attention_<machine>_<date>.csv and .md; a quick run writes only with --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import ctypes
+import datetime
+import gc
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # a script sees its own folder only
+
+import torch  # noqa: E402
+
+from benchmarks import attention_peers as peers  # noqa: E402
+from benchmarks.attention_graphs import CROSSES, SIZES, Graph, make_graph, work_of  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+PASSES = ("forward", "forward + backward")
+COLUMNS = (
+    "size", "cross", "method", "pass", "ms", "device_ms", "rounds", "pyg_gat_over_this", "pyg_gatv2_over_this",
+    "this_over_graphfusion_gat", "memory_mb", "fraction_of_limit", "error", "rate", "note",
+)  # fmt: skip
+"""Of a row of the CSV; what `environment` gives comes after. `rate`: flop/s or bytes/s of the rows that measure the machine."""
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(2**26)}
+GIVE_BACK = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TOP_PAD_": "0"}
+TOO_SLOW = 20.0
+"""Seconds of one call."""
+DENSE_NODES, DENSE_TOKENS, FAR_NODES, DENSE_DIM, DENSE_HEADS = (64, 256, 1024, 4096), 8192, 65_536, 256, 8
+PLAN = "plans of graphfusion gat"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    sizes: Sequence[str]
+    crosses: Sequence[str]
+    rounds: int
+    budget: float
+    device: str
+    threads: int
+    quick: bool
+    memory: bool
+    without: Sequence[str]
+    seed: int = 0
+
+
+# Time
+
+
+class Clock:
+    """Seconds of a call: on the wall and, on CUDA, on the device; there the second-level cache is flushed before."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device == "cuda"
+        self.flush = torch.empty(2**28, dtype=torch.uint8, device=device) if self.cuda else None
+
+    def __call__(self, run: Callable[[], object]) -> tuple[float, float | None]:
+        if self.flush is None:
+            began = time.perf_counter()
+            run()
+            return time.perf_counter() - began, None
+        self.flush.zero_()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        first.record()
+        run()
+        last.record()
+        torch.cuda.synchronize()
+        return time.perf_counter() - began, first.elapsed_time(last) / 1e3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians in seconds."""
+
+    wall: float
+    device: float | None
+    rounds: int
+
+
+def due(turn: int, count: int, most: int) -> bool:
+    """Whether a case that takes part in `count` of `most` rounds, evenly spread, does so in this one."""
+    return (turn + 1) * count // most > turn * count // most
+
+
+def interleave(cases: Mapping[Hashable, tuple[Callable[[], object], int]], clock: Clock) -> dict[Hashable, Timing]:
+    """Key → (call, its rounds): all calls of a round one after another, round after round."""
+    seen: dict[Hashable, list[tuple[float, float | None]]] = {key: [] for key in cases}
+    most = max((count for _, count in cases.values()), default=0)
+    for turn in range(most):
+        for key, (run, count) in cases.items():
+            if due(turn, count, most):
+                seen[key].append(clock(run))
+    return {key: medians(found) for key, found in seen.items()}
+
+
+def medians(found: Sequence[tuple[float, float | None]]) -> Timing:
+    """Of (wall, device) seconds."""
+    device = [d for _, d in found if d is not None]
+    return Timing(statistics.median(w for w, _ in found), statistics.median(device) if device else None, len(found))
+
+
+def rounds_for(seconds: float, options: Options) -> int:
+    """As many rounds as the time for one case allows, three at least."""
+    return max(3, min(options.rounds, int(options.budget / max(seconds, 1e-9))))
+
+
+# The limit
+
+
+@dataclass(frozen=True)
+class Rates:
+    """flop/s by dtype and way, bytes/s of a copy (read + written)."""
+
+    gemm: Mapping[tuple[str, str], float]
+    bandwidth: float
+
+    def best(self, dtype: str) -> float:
+        """The better way."""
+        return max(rate for (name, _), rate in self.gemm.items() if name == dtype)
+
+    def records(self) -> Iterator[Record]:
+        """Rows of the CSV."""
+        for (dtype, way), rate in self.gemm.items():
+            yield {"size": "machine", "method": f"{way} {dtype}", "pass": "rate", "rate": f"{rate:.4g}"}
+        yield {"size": "machine", "method": "copy", "pass": "rate", "rate": f"{self.bandwidth:.4g}"}
+
+
+def measure_rates(clock: Clock, device: str) -> Rates:
+    """The best of seven interleaved rounds."""
+    from graphfusion.ops.hetero_attention.gemm import linear
+
+    side, long = (8192, 2**28) if device == "cuda" else (1024, 2**26)
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        calls[name, "torch.mm"] = lambda a=a, b=b: torch.mm(a, b)
+        if device == "cpu":
+            calls[name, "oneDNN"] = lambda a=a, b=b: linear(a, b)
+    source = torch.ones(long, device=device)
+    copy = torch.empty_like(source)
+    calls["", "copy"] = lambda: copy.copy_(source)
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(7):
+        for key, run in calls.items():
+            wall, on_device = clock(run)
+            best[key] = min(best[key], on_device or wall)
+    bandwidth = 8 * long / best.pop(("", "copy"))
+    return Rates({key: 2 * side**3 / seconds for key, seconds in best.items()}, bandwidth)
+
+
+def limit_ms(graph: Graph, bf16: bool, both: bool, rates: Rates) -> float:
+    """See the docstring of this file."""
+    work = work_of(graph, 2 if bf16 else 4)
+    gemm = rates.best("bfloat16" if bf16 else "float32")
+    return work.limit_ms(gemm, rates.best("float32"), rates.bandwidth, 3 if both else 1)
+
+
+# One size
+
+
+def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: Clock) -> list[Record]:
+    """All rows of one size.
+
+    Raises:
+        ParityError: one of ours differs from PyG.
+    """
+    graph = make_graph(SIZES[name], cross, options.seed).to(options.device)
+    print(
+        f"\n{name} {cross}: {graph.nodes:,} nodes, {graph.edge_count:,} edges, {len(graph.edges)} relations", flush=True
+    )
+    errors = check(graph, options)
+    records, modules = warm_up(name, graph, options, clock)
+    cases: dict[Hashable, tuple[Callable[[], object], int]] = {
+        key: (run, rounds_for(seconds, options)) for key, (run, seconds) in modules.items()
+    }
+    timings = interleave(cases, clock)
+    records += [timed(method, passed, timing) for (method, passed), timing in timings.items()]
+    for record in records:
+        record |= {"size": name, "cross": cross, "error": errors.get(record["method"], "")}
+        row = peers.ROWS.get(record["method"])
+        if row and row.mode == "gat" and record.get("ms"):
+            limit = limit_ms(graph, row.bf16, record["pass"] == PASSES[1], rates)
+            record["fraction_of_limit"] = limit / float(record["ms"])
+    return records
+
+
+def check(graph: Graph, options: Options) -> dict[str, float]:
+    """Parity on the graph, or on its first samples where PyG's GATv2 would not fit into memory."""
+    held = 4 * graph.edge_count * graph.size.dim * peers.ROWS[peers.BASE_V2].footprint
+    share = min(1.0, 0.5 * free_bytes(options.device) / held)
+    samples = max(1, int(graph.size.samples * share))
+    if samples < graph.size.samples:
+        graph = make_graph(replace(graph.size, samples=samples), graph.cross, options.seed).to(options.device)
+    errors = peers.check_parity(graph, [n for n in peers.ROWS if n not in options.without])
+    found = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
+    print(f"  parity on {samples} samples, largest errors: {found}", flush=True)
+    collect()
+    return errors
+
+
+Warm = dict[tuple[str, str], tuple[Callable[[], object], float]]
+
+
+def warm_up(name: str, graph: Graph, options: Options, clock: Clock) -> tuple[list[Record], Warm]:
+    """Notes on rows that are left out, and for each (method, pass) its call and the seconds of one."""
+    notes: list[Record] = []
+    calls: Warm = {}
+    for method, row in peers.ROWS.items():
+        reason = why_not(method, row, name, graph, options)
+        if not reason:
+            reason = first_calls(method, row, graph, options, clock, calls)
+        if reason:
+            print(f"  {method}: {reason}", flush=True)
+            notes.append({"method": method, "pass": "", "note": reason})
+    return notes, calls
+
+
+def why_not(method: str, row: peers.Row, name: str, graph: Graph, options: Options) -> str:
+    """Why a row is left out before it is tried; "" if it is not."""
+    if method in options.without:
+        return "left out: --without"
+    if options.quick and not row.quick:
+        return "left out of a quick run"
+    if row.device not in ("", options.device):
+        return f"left out: for {row.device} only"
+    if name not in row.sizes:
+        return f"left out: measured on {', '.join(row.sizes)} only (it takes minutes to compile)"
+    need, have = 4 * graph.edge_count * graph.size.dim * row.footprint, free_bytes(options.device)
+    return f"left out: needs about {need / 1e9:.0f} GB, {have / 1e9:.0f} are free" if need > 0.85 * have else ""
+
+
+def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clock: Clock, calls: Warm) -> str:
+    """Make a row and call it until it is warm, into `calls`; why it is left out, or ""."""
+    compiled = "compiled" in method
+    try:
+        module = row.make(graph).to(options.device)
+        before = peers.graphs_compiled() if compiled else 0
+        spent = []
+        for passed, run in zip(PASSES, (peers.run_forward, peers.run_both), strict=True):
+            call = bound(run, module, graph, row.bf16)
+            first = clock(call)[0]
+            if options.device == "cpu" and not compiled and first > TOO_SLOW:
+                return f"{passed} left out: one call took {first:.0f} s"
+            warm = clock(call)[0] if compiled or first < 5 else first
+            calls[method, passed] = call, warm
+            spent.append(first - warm)
+        if compiled:
+            return compile_note(peers.graphs_compiled() - before, spent)
+    except peers.NotHere as reason:
+        return f"left out: {reason}"
+    except Exception as error:
+        if method.startswith(("graphfusion", "accelerate")):
+            raise
+        return f"left out, it failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if method == peers.MINE:
+        calls[PLAN, "plan"] = module.make_plans, clock(module.make_plans)[0]
+    return ""
+
+
+def compile_note(graphs: int, seconds: Sequence[float]) -> str:
+    """What compiling took in this size."""
+    if not graphs:
+        return "compiled before, nothing recompiled"
+    spent = " + ".join(f"{s:.0f}" for s in seconds)
+    return f"compiled {graphs} graphs for this size in {spent} s ({' / '.join(PASSES)})"
+
+
+def bound(run: Callable[..., object], module: torch.nn.Module, graph: Graph, bf16: bool) -> Callable[[], object]:
+    """A call without arguments."""
+    return lambda: run(module, graph, bf16)
+
+
+def timed(method: str, passed: str, timing: Timing) -> Record:
+    """The row of the CSV."""
+    device = "" if timing.device is None else 1e3 * timing.device
+    return {"method": method, "pass": passed, "ms": 1e3 * timing.wall, "device_ms": device, "rounds": timing.rounds}
+
+
+def add_ratios(records: Sequence[Record]) -> None:
+    """Of each row to PyG's rows and to ours, where size, cross and pass are the same."""
+    ms = {place(r): float(r["ms"]) for r in records if r.get("ms")}
+    for record in records:
+        mine = ms.get(place(record))
+        if not mine:
+            continue
+        size, cross, method, passed = place(record)
+        passed = "forward" if passed == "plan" else passed
+        base, base_v2, ours = (ms.get((size, cross, m, passed)) for m in (peers.BASE, peers.BASE_V2, peers.MINE))
+        row = peers.ROWS.get(method)
+        record["pyg_gat_over_this"] = base / mine if base else ""
+        record["pyg_gatv2_over_this"] = base_v2 / mine if base_v2 and row and row.mode == "gatv2" else ""
+        record["this_over_graphfusion_gat"] = mine / ours if ours else ""
+
+
+def place(record: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """What a row of the CSV is about."""
+    return record.get("size", ""), record.get("cross", ""), record["method"], record["pass"]
+
+
+# Operators alone
+
+
+def measure_dense(options: Options, clock: Clock) -> list[Record]:
+    """Goal G4: one dense relation of n nodes to n nodes in mode `gat`, beside SDPA; no projections."""
+    records = []
+    for nodes in DENSE_NODES:
+        error = peers.check_dense(nodes, DENSE_DIM, DENSE_HEADS, options.device)
+        shape = nodes, max(1, DENSE_TOKENS // nodes), DENSE_DIM, DENSE_HEADS, options.device
+        problems = {peers.MINE: peers.dense_ours(*shape), "SDPA": peers.dense_sdpa(*shape)}
+        records += measure_problems(f"n = {nodes}", "one dense relation", problems, options, clock)
+        for record in records[-4:]:
+            record["error"] = error if record["method"] == peers.MINE else ""
+    shape = FAR_NODES, 1, DENSE_DIM, DENSE_HEADS, options.device
+    far = {peers.MINE: peers.dense_ours(*shape)}
+    return records + measure_problems(f"n = {FAR_NODES}", "one dense relation", far, options, clock)
+
+
+def measure_relations(options: Options, clock: Clock) -> list[Record]:
+    """Goal G11: 27 relations beside one of as many edges. "equal rows": as many projected rows and softmaxes, too;
+    "equal nodes": as many nodes, so that there are nine times as many projected rows and softmaxes.
+    """
+    shapes = {"1 relation": (1, 324, 36), "27, equal rows": (3, 12, 36), "27, equal nodes": (3, 108, 4)}
+    problems = {
+        name: peers.many_relations(*shape, 32, DENSE_DIM, DENSE_HEADS, options.device) for name, shape in shapes.items()
+    }
+    return measure_problems("relations", "373,248 edges", problems, options, clock)
+
+
+def measure_problems(
+    size: str, cross: str, problems: Mapping[str, peers.Problem], options: Options, clock: Clock
+) -> list[Record]:
+    """Both passes of operators alone."""
+    cases: dict[Hashable, tuple[Callable[[], object], int]] = {}
+    for name, problem in problems.items():
+        for passed, run in zip(PASSES, (problem.forward, problem.both), strict=True):
+            run()
+            cases[name, passed] = run, rounds_for(clock(run)[0], options)
+    timings = interleave(cases, clock)
+    collect()
+    return [{**timed(*key, timing), "size": size, "cross": cross} for key, timing in timings.items()]
+
+
+# Memory
+
+
+def add_memory(records: Sequence[Record], options: Options) -> None:
+    """Peak memory of each forward + backward, each in a process of its own."""
+    for record in records:
+        row = peers.ROWS.get(record["method"])
+        if record["pass"] != PASSES[1] or "compiled" in record["method"]:
+            continue
+        if row or (record["method"] == peers.MINE and record["cross"] == "one dense relation"):
+            record["memory_mb"] = in_a_process(record, options)
+
+
+def in_a_process(record: Record, options: Options) -> float | str:
+    """MB that one row's forward + backward adds; "" if the process fails, which is printed."""
+    what = [record["method"], record["size"], record["cross"]]
+    command = [sys.executable, __file__, "--one", *what, "--device", options.device, "--threads", str(options.threads)]
+    done = subprocess.run(command, env=os.environ | GIVE_BACK, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"  memory of {', '.join(what)}: {(done.stderr.splitlines() or ['it failed'])[-1]}", flush=True)
+        return ""
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def memory_of(method: str, size: str, cross: str, device: str) -> float:
+    """MB, in this process; libraries are warmed up on one small sample before."""
+    if size.startswith("n = "):
+        nodes = int(size.removeprefix("n = "))
+        samples = max(1, DENSE_TOKENS // nodes)
+        peers.dense_ours(64, 1, DENSE_DIM, DENSE_HEADS, device).both()
+        return peak_mb(peers.dense_ours(nodes, samples, DENSE_DIM, DENSE_HEADS, device).both, device)
+    row, runs = peers.ROWS[method], []
+    for samples in (1, SIZES[size].samples):
+        graph = make_graph(replace(SIZES[size], samples=samples), cross).to(device)
+        module = row.make(graph).to(device)
+        runs.append(bound(peers.run_both, module, graph, row.bf16))
+    runs[0]()
+    return peak_mb(runs[1], device)
+
+
+def peak_mb(run: Callable[[], object], device: str) -> float:
+    """Peak of a call less what was held before, in MB."""
+    collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = status_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    run()
+    return status_mb("VmHWM") - before
+
+
+def status_mb(name: str) -> float:
+    """A line of /proc/self/status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
+
+
+def collect() -> None:
+    """Give back what is not held any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
+        trim.malloc_trim(0)
+
+
+def free_bytes(device: str) -> float:
+    """Memory that a row may take."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+
+
+# Files
+
+
+def environment(options: Options) -> Record:
+    """Machine, versions and commit of a run."""
+    from importlib.metadata import version
+
+    return {
+        "machine": machine_name(options.device),
+        "device": options.device,
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "torch_geometric": version("torch-geometric"),
+        "python": platform.python_version(),
+        "commit": commit(),
+        "seed": options.seed,
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+    }
+
+
+def machine_name(device: str) -> str:
+    """The model of the CPU or GPU."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def slug(machine: str) -> str:
+    """A short name for files: "Intel(R) Xeon(R) Processor @ 2.8GHz" → "intel-xeon"."""
+    plain = re.sub(r"\((R|TM|C)\)|@.*|\b(CPU|Processor)\b|\d+-Core", " ", machine, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+
+
+def commit() -> str:
+    """The commit, with a + where the tree has changes; "" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def save(records: Sequence[Record], around: Record, folder: Path) -> Path:
+    """Write the CSV, over an earlier one of the same machine and day."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"attention_{slug(around['machine'])}_{around['date']}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *around], restval="")
+        writer.writeheader()
+        for record in records:
+            rounded = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in record.items()}
+            writer.writerow(rounded | around)
+    return path
+
+
+def newest(folder: Path) -> Path:
+    """The CSV of the latest date."""
+    found = sorted(folder.glob("attention_*_*.csv"), key=lambda p: (p.stem[-10:], p.stat().st_mtime))
+    if not found:
+        raise SystemExit(f"no attention_<machine>_<date>.csv in {folder}; run without --table first.")
+    return found[-1]
+
+
+# The table
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Markdown from the rows of a CSV: ratios; on a GPU times as well."""
+    first = rows[0]
+    cells = list(dict.fromkeys((r["size"], r["cross"]) for r in rows if r["cross"] in CROSSES))
+    methods = [m for m in peers.ROWS if any(r["method"] == m and r["ms"] for r in rows)]
+    v2 = [m for m in methods if peers.ROWS[m].mode == "gatv2"]
+    fused = [m for m in methods if m.startswith(("graphfusion", "accelerate"))]
+    parts = [
+        f"{first['machine']}, {first['cores']} cores, {first['threads']} thread(s); torch {first['torch']}, torch-geometric "
+        f"{first['torch_geometric']}, python {first['python']}; commit {first['commit']}, seed {first['seed']}, {first['date']}. "
+        "Cells: forward / forward + backward, medians of interleaved rounds.",
+        matrix("Times faster than PyG GAT", "pyg_gat_over_this", rows, methods, cells),
+        matrix("Times faster than PyG GATv2", "pyg_gatv2_over_this", rows, v2, cells),
+        matrix(
+            "Share of the limit", "fraction_of_limit", rows, [m for m in fused if peers.ROWS[m].mode == "gat"], cells
+        ),
+        matrix("Memory added by forward + backward, MB", "memory_mb", rows, methods, cells, PASSES[1:]),
+    ]
+    if first["device"] == "cuda":
+        parts.append(matrix("Wall time, ms", "ms", rows, methods, cells))
+        parts.append(matrix("Device time, ms", "device_ms", rows, methods, cells))
+    return "\n\n".join(part for part in [*parts, goals_table(rows), machine_lines(rows), notes(rows)] if part) + "\n"
+
+
+def matrix(
+    title: str,
+    column: str,
+    rows: Sequence[Mapping[str, str]],
+    methods: Sequence[str],
+    cells: Sequence[tuple[str, str]],
+    passes: Sequence[str] = PASSES,
+) -> str:
+    """One table: methods × sizes; "" if there is nothing to show."""
+    value = {place(r): r[column] for r in rows if r[column]}
+    if not any((*cell, m, p) in value for cell in cells for m in methods for p in passes):
+        return ""
+    lines = [f"| {title} | " + " | ".join(f"{s} {c}" for s, c in cells) + " |", "| --- |" + " --- |" * len(cells)]
+    for method in methods:
+        shown = [" / ".join(number(value.get((*cell, method, p), "")) for p in passes) for cell in cells]
+        lines.append(f"| {method} | " + " | ".join("" if set(s) <= {" ", "/", "–"} else s for s in shown) + " |")
+    return "\n".join(lines)
+
+
+def number(text: str) -> str:
+    """Three digits; – for none."""
+    if not text:
+        return "–"
+    value = float(text)
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+BIG, BIG_DENSE = [("M", "topk"), ("L", "topk")], [("M", "dense"), ("L", "dense")]
+BF16, FUSED_V2 = "graphfusion gat bf16", "graphfusion gatv2"
+SPEED_GOALS = {
+    "cpu": [
+        ("G1", peers.MINE, peers.BASE, BIG, 8, 7),
+        ("G1", peers.MINE, "PyG GAT compiled", BIG, 4, 4),
+        ("G1", peers.MINE, "DGL GAT", BIG, 6, 5),
+        ("G2", BF16, peers.BASE, BIG, 20, 15),
+        ("G3", peers.MINE, peers.BASE, BIG_DENSE, 30, 25),
+        ("G4", peers.MINE, "SDPA", [("n = 4096", "one dense relation")], 30, 40),
+        ("G5", peers.MINE, "padded SDPA block", BIG + BIG_DENSE, 2, 2),
+        ("G6", FUSED_V2, peers.BASE_V2, BIG, 7, 6),
+        ("G6", FUSED_V2, peers.BASE_V2, BIG_DENSE, 25, 20),
+        ("G11", "1 relation", "27, equal rows", [("relations", "373,248 edges")], 1.2, 1.2),
+    ],
+    "cuda": [
+        ("G7", BF16, peers.BASE, BIG, 40, 27),
+        ("G7", BF16, "PyG GAT compiled", BIG, 8, 8),
+        ("G7", BF16, "varlen_attn block bf16", BIG, 1, 1),
+    ],
+}
+"""Goal, a row, its peer, sizes, and how many times faster the row should be in each pass (G11: the peer, at most)."""
+
+
+def goals_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The goals that a file can judge; the worst of the sizes counts."""
+    lines = []
+    for goal, mine, peer, cells, *wanted in SPEED_GOALS[rows[0]["device"]]:
+        worst = [worst_ratio(rows, mine, peer, cells, passed) for passed in PASSES]
+        if all(w is None for w in worst):
+            continue
+        sign = "≤" if goal == "G11" else "≥"
+        over = f"{peer} / {mine}, {', '.join(' '.join(cell) for cell in cells)}"
+        lines.append((goal, over, worst, sign, wanted))
+    lines += [(goal, what, [got], "≤", [limit]) for goal, what, got, limit in share_goals(rows)]
+    if not lines:
+        return ""
+    return "\n".join([
+        "| goal | what | measured, the worst | wanted | reached |", "| --- | --- | --- | --- | --- |",
+        *(goal_line(*line) for line in lines),
+    ])  # fmt: skip
+
+
+def goal_line(goal: str, what: str, got: Sequence[float | None], sign: str, wanted: Sequence[float]) -> str:
+    """One line of the goals."""
+    reached = [g is not None and (g <= w if sign == "≤" else g >= w) for g, w in zip(got, wanted, strict=True)]
+    shown = " / ".join("–" if g is None else number(str(g)) for g in got)
+    return (
+        f"| {goal} | {what} | {shown} | {sign} {' / '.join(f'{w:g}' for w in wanted)} | "
+        f"{' / '.join('yes' if r else 'no' for r in reached)} |"
+    )
+
+
+def worst_ratio(
+    rows: Sequence[Mapping[str, str]], mine: str, peer: str, cells: Sequence[tuple[str, str]], passed: str
+) -> float | None:
+    """The smallest time of the peer over that of the row, over the sizes that have both."""
+    ms = {place(r): float(r["ms"]) for r in rows if r["ms"]}
+    pairs = [(ms.get((*c, peer, passed)), ms.get((*c, mine, passed))) for c in cells]
+    return min((theirs / ours for theirs, ours in pairs if theirs and ours), default=None)
+
+
+def share_goals(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, str, float, float]]:
+    """Goals that are shares: memory and plans."""
+    found = []
+    plans = [
+        float(r["this_over_graphfusion_gat"]) for r in rows if r["method"] == PLAN and r["this_over_graphfusion_gat"]
+    ]
+    if plans:
+        found.append(("G11", "making plans / forward of graphfusion gat", max(plans), 0.05))
+    memory = {place(r): float(r["memory_mb"]) for r in rows if r["memory_mb"]}
+    for cell in BIG_DENSE:
+        mine, theirs = (memory.get((*cell, m, PASSES[1])) for m in (peers.MINE, peers.BASE))
+        if mine and theirs:
+            found.append(("G3", f"memory of graphfusion gat / PyG GAT, {' '.join(cell)}", mine / theirs, 1 / 50))
+    far = memory.get((f"n = {FAR_NODES}", "one dense relation", peers.MINE, PASSES[1]))
+    return found + ([("G4", f"GB for {FAR_NODES:,} nodes a side", far / 1e3, 1.0)] if far else [])
+
+
+def machine_lines(rows: Sequence[Mapping[str, str]]) -> str:
+    """The rates of the machine."""
+    rates = [
+        f"{r['method']} {float(r['rate']) / 1e9:.0f} G{'B' if r['method'] == 'copy' else 'flop'}/s"
+        for r in rows
+        if r["rate"]
+    ]
+    return f"Rates in this run: {', '.join(rates)}." if rates else ""
+
+
+def notes(rows: Sequence[Mapping[str, str]]) -> str:
+    """What was left out, and what compiling took."""
+    said: dict[str, list[str]] = {}
+    for r in rows:
+        if r["note"]:
+            said.setdefault(f"{r['method']}: {r['note']}", []).append(f"{r['size']} {r['cross']}")
+    return "\n".join(f"- {note} ({', '.join(where)})" for note, where in said.items())
+
+
+# Command line
+
+
+def run_all(options: Options, folder: Path | None) -> list[Record]:
+    """Measure everything; after each size the CSV is written anew if there is a folder for it.
+
+    Raises:
+        ParityError: one of ours differs from PyG.
+    """
+    clock, around = Clock(options.device), environment(options)
+    rates = measure_rates(clock, options.device)
+    records = list(rates.records())
+    for size in options.sizes:
+        for cross in options.crosses:
+            found = measure_size(size, cross, options, rates, clock)
+            collect()
+            records += finish(found, options, around, folder, records)
+    for measure in (measure_dense, measure_relations):
+        records += finish(measure(options, clock), options, around, folder, records)
+    return [record | around for record in records]
+
+
+def finish(
+    found: list[Record], options: Options, around: Record, folder: Path | None, before: Sequence[Record]
+) -> list[Record]:
+    """Ratios, memory, and the file."""
+    add_ratios(found)
+    if options.memory:
+        add_memory(found, options)
+    if folder is not None:
+        save([*before, *found], around, folder)
+    return found
+
+
+def as_text(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Records as a CSV gives them back."""
+    return [{k: "" if r.get(k) is None else str(r.get(k, "")) for k in (*COLUMNS, *r)} for r in records]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="S and M top-k, the main peers, no compiling, no memory")
+    parser.add_argument("--sizes", help="of S,M,L; default all, quick S,M")
+    parser.add_argument("--cross", help="of topk,dense; default both, quick topk")
+    parser.add_argument("--rounds", type=int, help="at most; default 9, quick 3")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, help="folder for the CSV and the table; default benchmarks/results")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory; default on, quick off")
+    parser.add_argument("--without", default="", help="names of rows to leave out, with commas")
+    parser.add_argument("--table", action="store_true", help="no runs: the Markdown again, from the newest CSV")
+    parser.add_argument("--one", nargs=3, metavar=("METHOD", "SIZE", "CROSS"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def options_of(a: argparse.Namespace) -> Options:
+    """What the command line leaves open is filled in."""
+    sizes, crosses = a.sizes or ("S,M" if a.quick else "S,M,L"), a.cross or ("topk" if a.quick else "topk,dense")
+    rounds = a.rounds or (3 if a.quick else 9)
+    memory = not a.quick if a.memory is None else a.memory
+    without = tuple(a.without.split(",")) if a.without else ()
+    budget = 3.0 if a.quick else 8.0
+    chosen = sizes.split(","), crosses.split(","), rounds, budget
+    return Options(*chosen, a.device, a.threads, a.quick, memory, without)
+
+
+def keep_memory() -> None:
+    """Start over with an allocator that keeps what is freed, unless this already is such a process."""
+    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)  # noqa: S606
+
+
+def show(text: str, path: Path | None) -> None:
+    """Print the table and write it beside the CSV."""
+    print(f"\n{text}")
+    if path is not None:
+        path.with_suffix(".md").write_text(text)
+
+
+def main() -> int:
+    """Exit status."""
+    a = arguments()
+    folder = a.out or (None if a.quick else RESULTS)
+    if a.table:
+        path = newest(a.out or RESULTS)
+        with path.open(newline="") as file:
+            show(table(list(csv.DictReader(file))), path)
+        return 0
+    torch.set_num_threads(a.threads)
+    if a.one:
+        print(json.dumps(memory_of(*a.one, a.device)))
+        return 0
+    if a.device == "cpu":
+        keep_memory()
+    began = time.monotonic()
+    try:
+        records = run_all(options_of(a), folder)
+    except peers.ParityError as error:
+        print(f"refused, no speed without parity: {error}")
+        return 1
+    show(table(as_text(records)), None if folder is None else newest(folder))
+    print(f"{time.monotonic() - began:.0f} s in all; load of the machine at the end: {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
