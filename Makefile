@@ -6,7 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint gpu tables clean
 
-$(READY): pyproject.toml
+KERNELS := $(wildcard graphfusion/ops/hetero_attention/kernels/*)
+
+$(READY): pyproject.toml setup.py $(KERNELS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "graphfusion needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'

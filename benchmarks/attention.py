@@ -48,6 +48,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +58,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # a script sees its own folder only
 
 import torch  # noqa: E402
+
+warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # torch-geometric on a newer torch
 
 from benchmarks import attention_peers as peers  # noqa: E402
 from benchmarks.attention_graphs import CROSSES, SIZES, Graph, make_graph, work_of  # noqa: E402
@@ -258,6 +261,8 @@ def warm_up(name: str, graph: Graph, options: Options, clock: Clock) -> tuple[li
     notes: list[Record] = []
     calls: Warm = {}
     for method, row in peers.ROWS.items():
+        if row.device not in ("", options.device) or (options.quick and not row.quick):
+            continue
         reason = why_not(method, row, name, graph, options)
         if not reason:
             reason = first_calls(method, row, graph, options, clock, calls)
@@ -271,10 +276,6 @@ def why_not(method: str, row: peers.Row, name: str, graph: Graph, options: Optio
     """Why a row is left out before it is tried; "" if it is not."""
     if method in options.without:
         return "left out: --without"
-    if options.quick and not row.quick:
-        return "left out of a quick run"
-    if row.device not in ("", options.device):
-        return f"left out: for {row.device} only"
     if name not in row.sizes:
         return f"left out: measured on {', '.join(row.sizes)} only (it takes minutes to compile)"
     need, have = 4 * graph.edge_count * graph.size.dim * row.footprint, free_bytes(options.device)
@@ -298,7 +299,7 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
             spent.append(first - warm)
         if compiled:
             return compile_note(peers.graphs_compiled() - before, spent)
-    except peers.NotHere as reason:
+    except peers.NotHereError as reason:
         return f"left out: {reason}"
     except Exception as error:
         if method.startswith(("graphfusion", "accelerate")):
@@ -354,14 +355,16 @@ def place(record: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 def measure_dense(options: Options, clock: Clock) -> list[Record]:
     """Goal G4: one dense relation of n nodes to n nodes in mode `gat`, beside SDPA; no projections."""
-    records = []
-    for nodes in DENSE_NODES:
+    records: list[Record] = []
+    for nodes in DENSE_NODES[: 3 if options.quick else None]:
         error = peers.check_dense(nodes, DENSE_DIM, DENSE_HEADS, options.device)
         shape = nodes, max(1, DENSE_TOKENS // nodes), DENSE_DIM, DENSE_HEADS, options.device
         problems = {peers.MINE: peers.dense_ours(*shape), "SDPA": peers.dense_sdpa(*shape)}
         records += measure_problems(f"n = {nodes}", "one dense relation", problems, options, clock)
         for record in records[-4:]:
             record["error"] = error if record["method"] == peers.MINE else ""
+    if options.quick:
+        return records
     shape = FAR_NODES, 1, DENSE_DIM, DENSE_HEADS, options.device
     far = {peers.MINE: peers.dense_ours(*shape)}
     return records + measure_problems(f"n = {FAR_NODES}", "one dense relation", far, options, clock)
@@ -760,7 +763,7 @@ def options_of(a: argparse.Namespace) -> Options:
 def keep_memory() -> None:
     """Start over with an allocator that keeps what is freed, unless this already is such a process."""
     if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
 
 
 def show(text: str, path: Path | None) -> None:

@@ -24,7 +24,7 @@ from benchmarks.attention_graphs import TYPES, Graph, Relation, relations
 Rows = dict[str, Tensor]
 
 
-class NotHere(Exception):
+class NotHereError(Exception):
     """A row that this machine cannot run, and why."""
 
 
@@ -129,15 +129,15 @@ def import_dgl() -> ModuleType:
     """DGL without `graphbolt`, its data loader, which is built for one version of PyTorch and not used here.
 
     Raises:
-        NotHere: it is not installed.
+        NotHereError: it is not installed.
     """
     if importlib.util.find_spec("dgl") is None:
-        raise NotHere("dgl is not installed (pip install --no-deps --target FOLDER dgl, then PYTHONPATH=FOLDER)")
+        raise NotHereError("dgl is not installed (pip install --no-deps --target FOLDER dgl, then PYTHONPATH=FOLDER)")
     sys.modules.setdefault("dgl.graphbolt", _AnyName("dgl.graphbolt"))
     try:
         return importlib.import_module("dgl")
     except Exception as error:
-        raise NotHere(f"dgl cannot be imported: {type(error).__name__}: {error}") from error
+        raise NotHereError(f"dgl cannot be imported: {type(error).__name__}: {error}") from error
 
 
 class _AnyName(ModuleType):
@@ -283,7 +283,7 @@ class Accelerated(nn.Module):
         try:
             accelerate = importlib.import_module("graphfusion.nn.accelerate").accelerate
         except ModuleNotFoundError as error:
-            raise NotHere(f"graphfusion.nn.accelerate is not there: {error}") from error
+            raise NotHereError(f"graphfusion.nn.accelerate is not there: {error}") from error
         self.layer = accelerate(hetero_conv(graph.size.dim, graph.size.heads, "gat"))
         self.edges = dict(graph.edges)
 
@@ -476,7 +476,7 @@ def check_parity(graph: Graph, rows: Sequence[str]) -> dict[str, float]:
         for name in (n for n in rows if n in MODES_OF_ROWS[mode]):
             try:
                 module = ROWS[name].make(graph).to(graph.x["hub"].device)
-            except NotHere:
+            except NotHereError:
                 continue
             errors = differences(expected, passed_through(module, graph, ROWS[name].bf16))
             limit = bf16_limit if ROWS[name].bf16 else (lambda _: LIMIT)
@@ -521,7 +521,7 @@ def weights_like(t: Tensor) -> Tensor:
 def dense_inputs(
     nodes: int, samples: int, dim: int, heads: int, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """value (N, 1, H, C), key (N, 1, H) and query (N, 1, H) of one relation over `samples` samples of `nodes` nodes."""
+    """Value (N, 1, H, C), key (N, 1, H) and query (N, 1, H) of one relation over `samples` samples of `nodes` nodes."""
     g = torch.Generator().manual_seed(0)
     count = nodes * samples
     shapes = (count, 1, heads, dim // heads), (count, 1, heads), (count, 1, heads)
@@ -536,7 +536,7 @@ def dense_ours(nodes: int, samples: int, dim: int, heads: int, device: str) -> P
     value, key, query = dense_inputs(nodes, samples, dim, heads, device)
     sizes = {"source": nodes * samples, "target": nodes * samples}
     ptr = torch.arange(samples + 1, device=device) * nodes
-    plan = make_plan(sizes, {("source", "all", "target"): Dense()}, {t: ptr for t in sizes})
+    plan = make_plan(sizes, {("source", "all", "target"): Dense()}, dict.fromkeys(sizes, ptr))
     nothing = value.new_empty(len(value), 0, heads, dim // heads), key.new_empty(len(key), 0, heads)
 
     def call() -> list[Tensor]:
@@ -594,7 +594,7 @@ def many_relations(types: int, each: int, fan: int, samples: int, dim: int, head
         source = target // each * each + torch.randint(each, (len(target),), generator=g)
         pairs[relation] = EdgeList(torch.stack([source, target]).to(device))
     ptr = torch.arange(samples + 1, device=device) * each
-    plan = make_plan(dict.fromkeys(kinds, count), pairs, {t: ptr for t in kinds})
+    plan = make_plan(dict.fromkeys(kinds, count), pairs, dict.fromkeys(kinds, ptr))
 
     def normal(*tail: int) -> list[Tensor]:
         return [torch.randn(count, slots, *tail, generator=g).to(device).requires_grad_() for _ in kinds]

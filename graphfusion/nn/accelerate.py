@@ -401,7 +401,9 @@ _PLANS = PlanCache()
 def _bundles(calls: Iterable[Call], rows: Mapping[str, Tensor], merged: bool) -> list[Bundle]:
     groups: dict[tuple[Any, ...], list[Call]] = {}
     for call in calls:
-        groups.setdefault((merged and _gathers_first(call, rows), *call.kind), []).append(call)
+        few = merged and _gathers_first(call, rows)
+        gathered = rows[call.relation[0]].shape[1] if few else None  # rows that are gathered share a width
+        groups.setdefault((few, gathered, *call.kind), []).append(call)
     return [Bundle(few, tuple(group)) for (few, *_), group in groups.items()]
 
 
@@ -410,7 +412,10 @@ def _gathers_first(call: Call, rows: Mapping[str, Tensor]) -> bool:
     if call.mode != "gat" or call.features is not None:
         return False
     sources, wide = rows[call.relation[0]].shape
-    targets, heads, width = len(rows[call.relation[2]]), call.conv.heads, call.conv.out_channels
+    targets, other = rows[call.relation[2]].shape
+    if wide != other:  # the operator's backward pass takes features of one width for all types of a plan
+        return False
+    heads, width = call.conv.heads, call.conv.out_channels
     edges = call.edges.shape[1] + (min(sources, targets) if call.conv.add_self_loops else 0)
     return bool(edges * heads * wide * 3 + targets * heads * width * wide < sources * wide * heads * width)
 
