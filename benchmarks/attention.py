@@ -294,7 +294,7 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
             first = clock(call)[0]
             if options.device == "cpu" and not compiled and first > TOO_SLOW:
                 return f"{passed} left out: one call took {first:.0f} s"
-            warm = clock(call)[0] if compiled or first < 5 else first
+            warm = clock(call)[0] if compiled or first < 0.5 else first
             calls[method, passed] = call, warm
             spent.append(first - warm)
         if compiled:

@@ -57,7 +57,8 @@ class Graph:
     """One batch.
 
     `x[type]` (N, D); `grad[type]` (N, D), the fixed gradient of the outputs; `ptr[type]` (B + 1,) first node of each
-    sample; `edges[relation]` (2, E) int64, sorted by target; `pairs[relation]`: the same pairs as a kind.
+    sample; `edges[relation]` (2, E) int64, sorted by target; `pairs[relation]`: the same pairs as a kind; `exact`: made by
+    `rounded`.
     """
 
     size: Size
@@ -67,6 +68,7 @@ class Graph:
     ptr: Mapping[str, Tensor]
     edges: Mapping[Relation, Tensor]
     pairs: Mapping[Relation, Pairs]
+    exact: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -82,6 +84,13 @@ class Graph:
     def edge_count(self) -> int:
         """All edges."""
         return sum(e.shape[1] for e in self.edges.values())
+
+    def rounded(self) -> Graph:
+        """Features in quarters up to ±3: with weights in 32nds all sums in front of a leaky rectifier are exact in float32,
+        whatever their order, so that both sides see the same sign. Else one sum in some ten million falls on the other side
+        of the kink, and gradients there differ by far more than rounding.
+        """
+        return replace(self, x={t: (4 * x).round().clamp(-12, 12) / 4 for t, x in self.x.items()}, exact=True)
 
     def to(self, device: str) -> Graph:
         """The same batch on another device."""

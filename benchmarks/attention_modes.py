@@ -86,7 +86,9 @@ def table(rows: list[dict[str, str]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="digits.tar.gz or its folder; without it the sources are downloaded")
+    parser.add_argument(
+        "--source", type=Path, help="digits.tar.gz or its folder; without it the sources are downloaded"
+    )
     parser.add_argument("--tables", type=Path, default=ROOT / "build" / "digit_ops", help="folder for the tables")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--table", action="store_true", help="no fits: print the table of those that are there")

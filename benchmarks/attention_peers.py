@@ -8,6 +8,7 @@ Letters: `N` nodes of a type, `B` samples, `L` most tokens of a sample, `D` feat
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -42,26 +43,30 @@ class OnEdges(nn.Module):
         return self.layer(x, self.edges)
 
 
-def hetero_conv(dim: int, heads: int, mode: str, seed: int = 0) -> nn.Module:
-    """PyG's `HeteroConv(sum)` of one convolution a relation."""
+def hetero_conv(graph: Graph, mode: str) -> nn.Module:
+    """PyG's `HeteroConv(sum)` of one convolution a relation, biases drawn too; weights in 32nds if the graph is `exact`."""
     from torch_geometric.nn import GATConv, GATv2Conv, HeteroConv, TransformerConv
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
+    dim, heads = graph.size.dim, graph.size.heads
     kind, options = {
         "gat": (GATConv, {"add_self_loops": False}),
         "gatv2": (GATv2Conv, {"add_self_loops": False}),
         "dot": (TransformerConv, {"root_weight": False, "bias": False}),
     }[mode]
     convs = {r: kind((dim, dim), dim // heads, heads=heads, **options) for r in relations()}
-    for name, parameter in nn.ModuleList(convs.values()).named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter)
-    return HeteroConv(convs, aggr="sum")
+    with torch.no_grad():
+        for name, parameter in nn.ModuleList(convs.values()).named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+            if graph.exact:  # half a unit more in one of two biases: no sum is 0
+                parameter.mul_(32).round_().div_(32).add_(1 / 256 if name.endswith("lin_l.bias") else 0)
+    return HeteroConv(convs, aggr="sum").to(graph.x["hub"].device)
 
 
 def pyg(mode: str) -> Callable[[Graph], nn.Module]:
     """Makes the eager layer."""
-    return lambda graph: OnEdges(hetero_conv(graph.size.dim, graph.size.heads, mode), graph)
+    return lambda graph: OnEdges(hetero_conv(graph, mode), graph)
 
 
 _compiled: dict[tuple[int, int, str], nn.Module] = {}
@@ -78,7 +83,7 @@ def pyg_compiled(mode: str) -> Callable[[Graph], nn.Module]:
         torch._inductor.config.force_disable_caches = True  # else the compile time of a second run is not one
         key = graph.size.dim, graph.size.heads, mode
         if key not in _compiled:
-            _compiled[key] = torch.compile(hetero_conv(*key).to(graph.x["hub"].device), dynamic=True)
+            _compiled[key] = torch.compile(hetero_conv(graph, mode), dynamic=True)
         return OnEdges(_compiled[key], graph)
 
     return make
@@ -257,7 +262,7 @@ class Ours(nn.Module):
 
         dim, heads = graph.size.dim, graph.size.heads
         self.layer = HeteroAttention(TYPES, relations(), dim, heads, mode, few=("hub",))
-        weights = carried_over(hetero_conv(dim, heads, mode), self.layer)
+        weights = carried_over(hetero_conv(graph, mode), self.layer)
         self.layer.load_state_dict({**self.layer.state_dict(), **{n: w.detach() for n, w in weights.items()}})
         self.graph, self.mode = graph, mode
         self.plans = self.make_plans()
@@ -284,7 +289,7 @@ class Accelerated(nn.Module):
             accelerate = importlib.import_module("graphfusion.nn.accelerate").accelerate
         except ModuleNotFoundError as error:
             raise NotHereError(f"graphfusion.nn.accelerate is not there: {error}") from error
-        self.layer = accelerate(hetero_conv(graph.size.dim, graph.size.heads, "gat"))
+        self.layer = accelerate(hetero_conv(graph, "gat"))
         self.edges = dict(graph.edges)
 
     def forward(self, x: Rows) -> Rows:
@@ -428,8 +433,7 @@ def _gradients(layer: nn.Module) -> dict[str, Tensor]:
 
 def _in_pyg_s_terms(module: Ours) -> dict[str, Tensor]:
     """The gradients of our parameters, carried back through `carried_over` to PyG's."""
-    size = module.graph.size
-    conv = hetero_conv(size.dim, size.heads, module.mode).to(module.graph.x["hub"].device)
+    conv = hetero_conv(module.graph, module.mode)
     weights = carried_over(conv, module.layer)
     mine = dict(module.layer.named_parameters())
     torch.autograd.backward(list(weights.values()), [mine[n].grad for n in weights])
@@ -470,26 +474,36 @@ def check_parity(graph: Graph, rows: Sequence[str]) -> dict[str, float]:
     Raises:
         ParityError: see `refuse_differences`.
     """
-    found = {}
-    for mode in MODES_OF_ROWS:
-        expected = passed_through(pyg(mode)(graph).to(graph.x["hub"].device), graph)
-        for name in (n for n in rows if n in MODES_OF_ROWS[mode]):
-            try:
-                module = ROWS[name].make(graph).to(graph.x["hub"].device)
-            except NotHereError:
-                continue
-            errors = differences(expected, passed_through(module, graph, ROWS[name].bf16))
-            limit = bf16_limit if ROWS[name].bf16 else (lambda _: LIMIT)
-            found[name] = refuse_differences(name, errors, limit)
+    device, found = graph.x["hub"].device, {}
+    for mode, exact, names in COMPARED:
+        on = graph.rounded() if exact else graph
+        present = made([n for n in names if n in rows], on)
+        expected = passed_through(pyg(mode)(on).to(device), on) if present else {}
+        for name, module in present.items():
+            low = ROWS[name].bf16
+            errors = differences(expected, passed_through(module.to(device), on, low))
+            found[name] = refuse_differences(name, errors, bf16_limit if low else lambda _: LIMIT)
     return found
 
 
-MODES_OF_ROWS = {
-    "gat": (MINE, "graphfusion gat bf16", "accelerate(HeteroConv)"),
-    "gatv2": ("graphfusion gatv2",),
-    "dot": ("graphfusion dot",),
-}
-"""Mode of PyG's layer → our rows that must agree with it (`dot`: `TransformerConv` without a root weight)."""
+def made(names: Sequence[str], graph: Graph) -> dict[str, nn.Module]:
+    """The rows that can run here."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(NotHereError):
+            found[name] = ROWS[name].make(graph)
+    return found
+
+
+COMPARED = (
+    ("gat", True, (MINE, "accelerate(HeteroConv)")),
+    ("gat", False, ("graphfusion gat bf16",)),
+    ("gatv2", True, ("graphfusion gatv2",)),
+    ("dot", False, ("graphfusion dot",)),
+)
+"""Mode of PyG's layer, whether on rounded numbers, our rows that must agree with it (`dot`: `TransformerConv` without a
+root weight).
+"""
 
 
 # Operators alone: no projections

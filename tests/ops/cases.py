@@ -50,6 +50,28 @@ class Inputs:
         lists = {what: [cast(t) for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
         return replace(self, **lists, att=None if self.att is None else cast(self.att))
 
+    def rounded(self) -> Inputs:
+        """The same with values that bfloat16 can hold."""
+        return replace(self, value=[v.bfloat16().to(v.dtype) for v in self.value])
+
+    def stored(self, dtype: torch.dtype) -> Inputs:
+        """Fresh leaves, the values in another dtype and the rest in float32."""
+        fresh = self.to(torch.float32)
+        return replace(fresh, value=[v.detach().to(dtype).requires_grad_() for v in self.value])
+
+    def shared(self) -> Inputs:
+        """The same with one value row for all heads."""
+        return replace(self, value=[v[:, :, :1] for v in self.value])
+
+    def on_grid(self, steps: int = 32) -> Inputs:
+        """Everything rounded to multiples of 1 / steps: sums are exact in float32, so ties and zeros are ties and zeros."""
+
+        def snap(t: Tensor) -> Tensor:
+            return (t * steps).round() / steps
+
+        lists = {what: [snap(t) for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
+        return replace(self, **lists, att=None if self.att is None else snap(self.att))
+
     def run(self, mode: str, **options: object) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Outputs, and the gradients of a fixed random projection of them, by name."""
         out = hetero_attention(
@@ -58,8 +80,17 @@ class Inputs:
         generator = torch.Generator().manual_seed(5)
         grad = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in out]
         leaves = self.leaves()
-        found = torch.autograd.grad(out, list(leaves.values()), grad, allow_unused=True)
-        return out, {n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(leaves.items(), found, strict=True)}
+        reached = [(o, g) for o, g in zip(out, grad, strict=True) if o.requires_grad]
+        found: list[Tensor | None] = [None] * len(leaves)
+        if reached:
+            found = list(
+                torch.autograd.grad(
+                    [o for o, _ in reached], list(leaves.values()), [g for _, g in reached], allow_unused=True
+                )
+            )
+        return out, {
+            n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(leaves.items(), found, strict=True)
+        }
 
 
 def pointers(counts: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -75,9 +106,11 @@ def random_edges(source_ptr: Tensor, target_ptr: Tensor, density: float, generat
     return kept[:, torch.randperm(kept.shape[1], generator=generator)]
 
 
-def all_kinds(ptr: dict[str, Tensor], generator: torch.Generator, columns: list[int] | None = None) -> dict[tuple[str, str, str], Pairs]:
+def all_kinds(
+    ptr: dict[str, Tensor], generator: torch.Generator, columns: list[int] | None = None
+) -> dict[tuple[str, str, str], Pairs]:
     """A relation of every kind over the types of `ptr`; the images are full rasters where `columns` says how wide."""
-    text, image, hub = (ptr[t] for t in TYPES)
+    text, image = ptr["text"], ptr["image"]
     mask = Bitmask.from_edges(random_edges(text, image, 0.5, generator), text, image)
     pairs: dict[tuple[str, str, str], Pairs] = {
         ("text", "window", "text"): Window(-2, 1, 2),
@@ -96,7 +129,16 @@ def all_kinds(ptr: dict[str, Tensor], generator: torch.Generator, columns: list[
     return pairs
 
 
-def inputs_for(plan: Plan, sizes: dict[str, int], heads: int, width: int, mode: str, seed: int = 0, edges: bool = True, scale: float = 1.0) -> Inputs:
+def inputs_for(
+    plan: Plan,
+    sizes: dict[str, int],
+    heads: int,
+    width: int,
+    mode: str,
+    seed: int = 0,
+    edges: bool = True,
+    scale: float = 1.0,
+) -> Inputs:
     """Random inputs of a plan; listed relations get edge features if `edges`."""
     g = torch.Generator().manual_seed(seed)
 
@@ -114,7 +156,16 @@ def inputs_for(plan: Plan, sizes: dict[str, int], heads: int, width: int, mode: 
     return Inputs(value, key, query, att, edge, plan)
 
 
-def case(heads: int, width: int, mode: str, counts: dict[str, list[int]] | None = None, merged: bool = True, edges: bool = True, seed: int = 0, scale: float = 1.0) -> Inputs:
+def case(
+    heads: int,
+    width: int,
+    mode: str,
+    counts: dict[str, list[int]] | None = None,
+    merged: bool = True,
+    edges: bool = True,
+    seed: int = 0,
+    scale: float = 1.0,
+) -> Inputs:
     """Inputs over relations of every kind, ten small samples (some without a type) unless `counts` says otherwise."""
     generator = torch.Generator().manual_seed(seed)
     columns = None
@@ -128,3 +179,59 @@ def case(heads: int, width: int, mode: str, counts: dict[str, list[int]] | None 
     ptr = pointers(counts)
     plan = make_plan({t: int(p[-1]) for t, p in ptr.items()}, all_kinds(ptr, generator, columns), ptr, merged)
     return inputs_for(plan, {t: int(p[-1]) for t, p in ptr.items()}, heads, width, mode, seed, edges, scale)
+
+
+Run = tuple[list[Tensor], dict[str, Tensor]]
+
+FLOOR = 0.1
+"""A tensor of numbers below this counts as this large: what is exactly 0 in truth comes out as the rounding of terms
+of size 1.
+"""
+
+
+def off(found: Tensor, truth: Tensor) -> float:
+    """Largest difference, relative to the largest number of the truth (to `FLOOR` at least)."""
+    assert found.shape == truth.shape, f"{tuple(found.shape)} is not {tuple(truth.shape)}"
+    if not truth.numel():
+        return 0.0
+    apart = (found.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(FLOOR)
+    return float(apart.nan_to_num(torch.inf))
+
+
+def disagreement(found: Run, truth: Run) -> dict[str, float]:
+    """`off` of each output and each gradient, by name."""
+    outs = {f"out[{t}]": off(a, b) for t, (a, b) in enumerate(zip(found[0], truth[0], strict=True))}
+    return outs | {f"d{name}": off(g, truth[1][name]) for name, g in found[1].items()}
+
+
+def agree(found: Run, truth: Run, limit: float = 1e-5, limits: dict[str, float] | None = None, where: str = "") -> None:
+    """Assert that everything is at most `limit` off, or what `limits` says for names that begin so."""
+    apart = disagreement(found, truth)
+    allowed = {name: next((x for k, x in (limits or {}).items() if name.startswith(k)), limit) for name in apart}
+    bad = {name: e for name, e in apart.items() if not e <= allowed[name]}
+    assert not bad, f"{where}: {bad}"
+
+
+def bits(run: Run) -> list[bytes]:
+    """Everything, bit by bit."""
+    tensors = [*run[0], *(run[1][name] for name in sorted(run[1]))]
+    return [t.detach().contiguous().view(torch.uint8).numpy().tobytes() if t.numel() else b"" for t in tensors]
+
+
+def random_plan(
+    counts: dict[str, list[int]], relations: int, generator: torch.Generator, density: float = 0.4, merged: bool = True
+) -> Plan:
+    """`relations` listed relations (every third one a rule) over all pairs of types."""
+    ptr = pointers(counts)
+    ends = [(a, b) for a in counts for b in counts]
+    pairs: dict[tuple[str, str, str], Pairs] = {}
+    for r in range(relations):
+        a, b = ends[r % len(ends)]
+        listed = EdgeList(random_edges(ptr[a], ptr[b], density, generator))
+        pairs[a, f"relation {r}", b] = Dense(loops=r % 2 == 0) if r % 3 == 2 else listed
+    return make_plan(sizes_of(ptr), pairs, ptr, merged)
+
+
+def sizes_of(ptr: dict[str, Tensor]) -> dict[str, int]:
+    """Nodes of each type."""
+    return {t: int(p[-1]) for t, p in ptr.items()}

@@ -92,6 +92,8 @@ def hetero_attention(
     """
     extra = list(edge or ())
     _check(value, key, query, plan, mode, att, extra, dropout, top_k)
+    if torch.compiler.is_exporting() and any(r not in plan.order for r in plan.relations):
+        raise GraphError("export: the plan walks rules, whose number of edges follows from data; export with plan.listed().")
     chosen = _backend(backend, value, query)
     if seed is None:
         seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)

@@ -6,7 +6,7 @@ Letters: `B` samples, `N` nodes of a type, `E` edges of a relation, `R` relation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -72,6 +72,15 @@ class Plan:
     def edge_index(self, relation: Relation) -> Tensor:
         """(2, E) int64 of the edges of a relation, in the order of its attention weights."""
         return read_layout(self.layout, self.index)[self.relations.index(relation)].edge_index(self.index)
+
+    def listed(self) -> Plan:
+        """The same edges, all as lists: what `torch.export` needs, since the number of edges of a rule follows from data."""
+        rows = read_layout(self.layout, self.index)
+        pairs: dict[Relation, Pairs] = {r: EdgeList(row.edge_index(self.index)) for r, row in zip(self.relations, rows, strict=True)}
+        ptr = dict(zip(self.node_types, self.index, strict=False))
+        sizes = {name: int(p[-1]) for name, p in ptr.items()}
+        made = make_plan(sizes, pairs, ptr, self.merged)
+        return replace(made, order={r: self.order.get(r, made.order[r]) for r in made.order})
 
 
 def read_layout(layout: Sequence[int], index: Sequence[Tensor]) -> list[Row]:
