@@ -17,7 +17,8 @@ class ModelConfig:
 
     `encoders` names an encoder per kind of input, for example `{"image": "linear"}`; `graph` is a preset of relations, and
     `relations` (as `graph_builder.relation_to_dict` gives them) replaces it;
-    `fusion` the strategy; `attention` the mode of a message-passing layer (`gat` or `gatv2`).
+    `fusion` the strategy; `attention` the mode of a message-passing layer (`gat`, `gatv2` or `dot`), and
+    `relation_attention` that of some relations by their name, for example `{"full": "dot"}`.
     """
 
     encoders: Mapping[str, str] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class ModelConfig:
     relations: tuple[Mapping[str, Any], ...] = ()
     fusion: str = "graph"
     attention: str = "gat"
+    relation_attention: Mapping[str, str] = field(default_factory=dict)
     readout: str = "mean"
     dim: int = 64
     layers: int = 2

@@ -10,7 +10,7 @@ from graphfusion.config import ModelConfig
 from graphfusion.encoders import EmbeddingEncoder, make_encoder
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion import FUSIONS, FusedGraph
-from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
+from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
 from graphfusion.modalities import Modality
 from graphfusion.nn import TypedModules
 
@@ -81,8 +81,17 @@ def make_model(
         dim=config.dim,
         layers=config.layers,
         heads=config.heads,
-        attention=config.attention,
+        attention=_modes(builder, config),
         readout=config.readout,
         dropout=config.dropout,
     )
     return FusionModel(encoders, fusion, tasks)
+
+
+def _modes(builder: GraphBuilder, config: ModelConfig) -> dict[EdgeType, str]:
+    """The attention mode of each edge type."""
+    names = {name for _, name, _ in builder.edge_types}
+    for name in config.relation_attention:
+        if name not in names:
+            raise ConfigError(f"relation_attention: {unknown_name('relation', name, names)}")
+    return {t: config.relation_attention.get(t[1], config.attention) for t in builder.edge_types}

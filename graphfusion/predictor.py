@@ -483,6 +483,7 @@ def _check_names(config: RunConfig) -> None:
         ("graph preset", config.model.graph, GRAPHS),
         ("fusion strategy", config.model.fusion, FUSIONS),
         ("attention mode", config.model.attention, MODES),
+        *(("attention mode", mode, MODES) for mode in config.model.relation_attention.values()),
         ("readout", config.model.readout, (*READOUTS, "hub")),
         ("optimizer", config.training.optimizer, OPTIMIZERS),
         ("precision", config.training.precision, PRECISIONS),

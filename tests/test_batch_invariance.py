@@ -52,7 +52,7 @@ def test_every_subset_at_every_place(
             torch.testing.assert_close(together.readouts[name][i], alone.readouts[name][0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings_", [{"attention": "gatv2"}, {"readout": "mean"}, {"readout": "hub"},
+@pytest.mark.parametrize("settings_", [{"attention": "gatv2"}, {"attention": "dot"}, {"relation_attention": {"full": "dot"}}, {"readout": "mean"}, {"readout": "hub"},
                                        {"encoders": {"image": "linear", "audio": "linear"}}])  # fmt: skip
 def test_other_parts(
     settings_: dict[str, Any], make_test_model: Callable[..., Any], samples: list[TokenizedSample]

@@ -444,6 +444,8 @@ def test_it_learns_what_only_two_modalities_together_tell() -> None:
         (lambda: gf.FusionPredictor([]), "got none"),
         (lambda: gf.FusionPredictor(None), "got none"),
         (lambda: gf.FusionPredictor("label", attention="gat2"), "Did you mean 'gatv2'"),
+        (lambda: gf.FusionPredictor("label", relation_attention={"full": "dott"}), "Did you mean 'dot'"),
+        (lambda: gf.FusionPredictor("label", relation_attention={"fll": "dot"}, **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'full'"),
         (lambda: gf.FusionPredictor("label").predict([]), "not fitted yet"),
         (lambda: gf.FusionPredictor("lable", **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'label'"),
         (lambda: gf.FusionPredictor("label", graph="hubs", **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'hub'"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.graph_builder import GraphBatch, GraphBuilder
+from graphfusion.graph_builder import EdgeType, GraphBatch, GraphBuilder
 from graphfusion.nn import READOUTS, TypedModules
 
 
@@ -23,7 +23,7 @@ class ConcatFusion(nn.Module):
         dim: int,
         layers: int = 2,
         heads: int = 4,
-        attention: str = "gat",
+        attention: str | Mapping[EdgeType, str] = "gat",
         readout: str = "attention",
         dropout: float = 0.0,
     ) -> None:

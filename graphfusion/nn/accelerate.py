@@ -1,7 +1,7 @@
 """`accelerate`: the GAT relations of PyG's `HeteroConv` on one attention operator per group, with PyG's own parameters.
 
-Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `R` relations leaving a type, `Q` entering it, `H` heads,
-`C` width of a head.
+Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `R` relations leaving a type, `Q` entering it,
+`H` heads, `C` width of a head.
 """
 
 from __future__ import annotations
@@ -48,15 +48,16 @@ def accelerate(module: nn.Module) -> nn.Module:
     """An equal, faster module: in a PyG `HeteroConv`, or anywhere in a model, `GATConv` (Veličković et al. 2018) and
     `GATv2Conv` (Brody et al. 2022) run together, one operator for all relations of a kind.
 
-    The result is a structural copy that holds the same `Parameter` and buffer objects: optimisers, `state_dict` keys and
-    `load_state_dict` work across both, and the original stays as it was, with a training flag and hooks of its own. It is
-    called as the original is. x_dict[type] (N, D), edge_index_dict[relation] (2, E) int64 in any order,
+    The result is a structural copy that holds the same `Parameter` and buffer objects: optimisers, `state_dict` keys
+    and `load_state_dict` work across both, and the original stays as it was, with a training flag and hooks of its own.
+    It is called as the original is. x_dict[type] (N, D), edge_index_dict[relation] (2, E) int64 in any order,
     edge_attr_dict[relation] (E,) or (E, width) → {target type: (N, H·C)}, (N, C) for heads that are averaged.
 
     What cannot be taken is named in a warning and stays on PyG; so do, silently and for that call, relations whose
     arguments are unusual (attention weights asked for, sparse matrices, hooks on a conv, lazy weights at first call).
-    What is derived from edges is kept while their tensors live and PyTorch's version counters say that they are unchanged;
-    writing through `.data` or NumPy memory escapes those counters. First derivatives only: for second ones use the original.
+    What is derived from edges is kept while their tensors live and PyTorch's version counters say that they are
+    unchanged; writing through `.data` or NumPy memory escapes those counters. First derivatives only: for second ones
+    use the original.
 
     Raises:
         ConfigError: nothing in `module` can be accelerated.
@@ -108,7 +109,7 @@ def _nothing_in(module: nn.Module, left: Sequence[str]) -> str:
         return f"accelerate: {type(module).__name__} is accelerated already; use it as it is."
     found = "; ".join(left) if left else "no HeteroConv"
     return (
-        f"accelerate: nothing to accelerate in {type(module).__name__}: found {found}. It takes torch_geometric.nn.HeteroConv "
+        f"accelerate: nothing to accelerate in {type(module).__name__}: found {found}. It takes PyG's HeteroConv "
         "over GATConv or GATv2Conv; use the module as it is, or put such a layer into it."
     )
 
@@ -198,8 +199,8 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Call:
-    """One relation of one call: its `place` among the convs, edges (2, E), edge features (E, ·) or None. `lone`: nothing is
-    known of its targets, as many as there are sources.
+    """One relation of one call: its `place` among the convs, edges (2, E), edge features (E, ·) or None. `lone`: nothing
+    is known of its targets, as many as there are sources.
     """
 
     place: int
@@ -262,7 +263,7 @@ def _lookup(relation: Relation, values: Mapping[Any, Any]) -> Any:
 
 
 def _take(place: int, relation: Relation, conv: Any, given: Given, rows: dict[str, Tensor]) -> Call | None:
-    """The relation as a `Call`, its features entered in `rows`; None if its conv must run (and raise its own errors)."""
+    """The relation as a `Call`, its features entered in `rows`; None if its conv must run (and raise its errors)."""
     args, kwargs = given
     names = ("x", "edge_index", "edge_attr")
     said = dict(zip(names, args, strict=False)) | kwargs
@@ -340,7 +341,7 @@ def _features(conv: Any, attr: Any, edges: Tensor) -> tuple[bool, Tensor | None]
 
 
 def _enter(rows: dict[str, Tensor], name: str, x: Tensor) -> bool:
-    """Notes the features of a type; False if another relation gave it others (PyG allows features for each relation)."""
+    """Notes the features of a type; False if another relation gave it others (PyG allows features per relation)."""
     known = rows.setdefault(name, x)
     return known is x or (known.shape == x.shape and x.shape[1] == 0)
 
@@ -358,7 +359,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan for each bundle, and of each relation with self loops the edges without them and their places in the list."""
+    """A plan for each bundle; of each relation with self loops the edges without them, their places in the list."""
 
     plans: tuple[Plan, ...]
     plain: Mapping[Relation, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -367,8 +368,8 @@ class Prepared:
 class PlanCache:
     """The last few `Prepared`, found by the edge tensors they were made from.
 
-    An entry counts only while each tensor is the same object (weak references: an address may be used again) at the same
-    version (in-place writes raise it), and goes when one of them dies.
+    An entry counts only while each tensor is the same object (weak references: an address may be used again) at the
+    same version (in-place writes raise it), and goes when one of them dies.
     """
 
     def __init__(self, size: int = 8) -> None:

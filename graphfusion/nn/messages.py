@@ -57,7 +57,14 @@ def messages_into_few(
     is entered.
     """
     high = torch.promote_types(x[0].dtype, torch.float32)
-    value = [a.to(_value_dtype(a))[:, None, None].expand(-1, len(plan.leaving(t)), 1, -1) for t, a in _typed(plan, x)]
+    leaving = [len(plan.leaving(name)) for name in plan.node_types]
+    width = next((a.shape[1] for a, count in zip(x, leaving, strict=True) if count), 0)
+    value = [
+        a.to(_value_dtype(a))[:, None, None].expand(-1, count, 1, -1)
+        if count
+        else a.new_empty(a.shape[0], 0, 1, width, dtype=_value_dtype(a))
+        for a, count in zip(x, leaving, strict=True)
+    ]
     keys, queries = _project(x, [(key, (), (heads,), high), (query, (), (heads,), high)])
     gathered = hetero_attention(value, keys, queries, plan, mode="gat", **options)  # (N, Q, H, D)
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib
 import pickle
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -584,6 +586,8 @@ def test_nothing_to_accelerate() -> None:
 
 def test_it_is_public_and_nn_needs_no_pyg() -> None:
     assert graphfusion.accelerate is accelerate
+    code = "import sys, graphfusion.nn; sys.exit('torch_geometric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -183,25 +184,30 @@ def case(
 
 Run = tuple[list[Tensor], dict[str, Tensor]]
 
-FLOOR = 0.1
-"""A tensor of numbers below this counts as this large: what is exactly 0 in truth comes out as the rounding of terms
-of size 1.
-"""
+SHARE = 0.1
 
 
-def off(found: Tensor, truth: Tensor) -> float:
-    """Largest difference, relative to the largest number of the truth (to `FLOOR` at least)."""
+def off(found: Tensor, truth: Tensor, floor: float = 0.0) -> float:
+    """Largest difference, relative to the largest number of the truth (to `floor` at least)."""
     assert found.shape == truth.shape, f"{tuple(found.shape)} is not {tuple(truth.shape)}"
-    if not truth.numel():
-        return 0.0
-    apart = (found.double() - truth.double()).abs().max() / truth.double().abs().max().clamp_min(FLOOR)
-    return float(apart.nan_to_num(torch.inf))
+    apart = largest([found.detach().double() - truth.detach().double()])
+    scale = max(largest([truth]), floor)
+    return apart / scale if scale else apart
+
+
+def largest(tensors: Iterable[Tensor]) -> float:
+    """The largest absolute number; infinite if there is a NaN."""
+    found = [float(t.detach().double().abs().max().nan_to_num(torch.inf)) for t in tensors if t.numel()]
+    return max(found, default=0.0)
 
 
 def disagreement(found: Run, truth: Run) -> dict[str, float]:
-    """`off` of each output and each gradient, by name."""
-    outs = {f"out[{t}]": off(a, b) for t, (a, b) in enumerate(zip(found[0], truth[0], strict=True))}
-    return outs | {f"d{name}": off(g, truth[1][name]) for name, g in found[1].items()}
+    """`off` of each output and each gradient, by name. A gradient that is 0 in truth comes out as the rounding of terms
+    that are as large as other gradients: each is measured by `SHARE` of the largest one at least.
+    """
+    floor, steep = SHARE * largest(truth[0]), SHARE * largest(truth[1].values())
+    outs = {f"out[{t}]": off(a, b, floor) for t, (a, b) in enumerate(zip(found[0], truth[0], strict=True))}
+    return outs | {f"d{name}": off(g, truth[1][name], steep) for name, g in found[1].items()}
 
 
 def agree(found: Run, truth: Run, limit: float = 1e-5, limits: dict[str, float] | None = None, where: str = "") -> None:

@@ -37,7 +37,6 @@ def _library() -> ctypes.CDLL | str:
     return library
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def why_not() -> str:
     """Why the kernels cannot run on this machine; "" if they can."""
     found = _library()

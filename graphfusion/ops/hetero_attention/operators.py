@@ -139,6 +139,8 @@ def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor]) -> str
         raise ConfigError(unknown_name("backend", name, ("auto", *BACKENDS)))
     if name == "reference" or torch.compiler.is_exporting():
         return "reference"
+    if torch.compiler.is_compiling():
+        return name  # a trace cannot look for kernels; the operator chooses when it runs
     reason = cpu.why_not_this(value, query)
     if name == "cpu" and reason:
         raise ConfigError(f"backend 'cpu' cannot run: {reason}.")
@@ -306,7 +308,7 @@ def _attention(
     backend: str,
 ) -> list[Tensor]:
     rest = (att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
-    if backend == "cpu":
+    if _backend(backend, value, query) == "cpu":
         return cpu.forward(value, key, query, *rest)
     return reference.attention(value, key, query, *rest)[0]
 
@@ -355,7 +357,7 @@ def _attention_backward(
     backend: str,
 ) -> list[Tensor]:
     rest = (index, layout, mode, slope, dropout, seed, top_k, across)
-    if backend == "cpu":
+    if _backend(backend, value, query) == "cpu":
         return cpu.backward(grad, value, key, query, att, edge, *rest)
     parts = (value, key, query, [] if att is None else [att], edge)
     with torch.enable_grad():
