@@ -10,7 +10,8 @@ x[type] (N, D) and gives messages[type] (N, D) (`attention_peers.py`). Forward r
 derives all inputs and parameters for a fixed random gradient of the outputs. Rounds are interleaved (A B A B), medians are
 compared. Slow rows take part in fewer rounds, three at least; a row whose single call takes over 20 s on a CPU, or that would
 not fit into memory, is left out by name. No speed is printed unless outputs and every gradient agree with PyG's layer of the
-same weights: in float32 to 1e-5 of the largest number of the tensor, in bfloat16 to `BF16_LIMITS`; else the exit status is 1.
+same weights: in float32 to 1e-5 of the largest number of the tensor, on numbers rounded such that both meet the same side of
+every leaky rectifier's kink (`Graph.rounded`); in bfloat16 to `BF16_LIMITS`. Else the exit status is 1.
 Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak). On a CPU
 timings run with an allocator that keeps freed memory, which helps PyG most.
 
@@ -26,7 +27,7 @@ The limit is the time of the compulsory work at rates measured in the same run:
   form. Logits: 2 (N_source + N_target) D H a relation, since projections of targets fold into them.
 - bytes: inputs read and outputs written once in float32, projected rows written and read once.
 - GEMM rate: the better of `torch.mm` and oneDNN, 1024³ on a CPU; its float32 rate stands for multiply-adds on edges. Gathers
-  are not held against memory: the rows of one sample stay in cache. `gather` in the CSV is what they would take from memory.
+  are not held against memory, since the rows of one sample stay in cache; what they would take from memory is in the CSV.
 
 Left out: FlexAttention has no backward on a CPU and finds no empty block in these graphs; RGATConv needs E × D × D memory.
 
@@ -60,6 +61,7 @@ sys.path.insert(0, str(ROOT))  # a script sees its own folder only
 import torch  # noqa: E402
 
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")  # torch-geometric on a newer torch
+warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")  # caches are off on purpose
 
 from benchmarks import attention_peers as peers  # noqa: E402
 from benchmarks.attention_graphs import CROSSES, SIZES, Graph, make_graph, work_of  # noqa: E402
@@ -68,11 +70,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 PASSES = ("forward", "forward + backward")
 COLUMNS = (
     "size", "cross", "method", "pass", "ms", "device_ms", "rounds", "pyg_gat_over_this", "pyg_gatv2_over_this",
-    "this_over_graphfusion_gat", "memory_mb", "fraction_of_limit", "error", "rate", "note",
+    "this_over_graphfusion_gat", "memory_mb", "launches", "fraction_of_limit", "error", "rate", "note",
 )  # fmt: skip
 """Of a row of the CSV; what `environment` gives comes after. `rate`: flop/s or bytes/s of the rows that measure the machine."""
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(2**26)}
-GIVE_BACK = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TOP_PAD_": "0"}
+GIVE_BACK = {
+    "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_MAX_": str(2**16), "MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TOP_PAD_": "0",
+}  # fmt: skip
+"""Settings of glibc's allocator for timings and for peaks of memory."""
 TOO_SLOW = 20.0
 """Seconds of one call."""
 DENSE_NODES, DENSE_TOKENS, FAR_NODES, DENSE_DIM, DENSE_HEADS = (64, 256, 1024, 4096), 8192, 65_536, 256, 8
@@ -210,6 +215,19 @@ def limit_ms(graph: Graph, bf16: bool, both: bool, rates: Rates) -> float:
     return work.limit_ms(gemm, rates.best("float32"), rates.bandwidth, 3 if both else 1)
 
 
+def limit_records(graph: Graph, rates: Rates) -> list[Record]:
+    """The limits as rows of the CSV, and one forward pass of gathers that all miss the cache."""
+    found = [
+        {"method": f"limit{' bf16' * bf16}", "pass": passed, "ms": limit_ms(graph, bf16, passed == PASSES[1], rates)}
+        for bf16 in (False, True)
+        for passed in PASSES
+    ]
+    for bf16 in (False, True):
+        ms = 1e3 * work_of(graph, 2 if bf16 else 4).gathered_bytes / rates.bandwidth
+        found.append({"method": f"gathers from memory{' bf16' * bf16}", "pass": PASSES[0], "ms": ms})
+    return found
+
+
 # One size
 
 
@@ -225,11 +243,8 @@ def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: C
     )
     errors = check(graph, options)
     records, modules = warm_up(name, graph, options, clock)
-    cases: dict[Hashable, tuple[Callable[[], object], int]] = {
-        key: (run, rounds_for(seconds, options)) for key, (run, seconds) in modules.items()
-    }
-    timings = interleave(cases, clock)
-    records += [timed(method, passed, timing) for (method, passed), timing in timings.items()]
+    cases: Cases = {key: (run, rounds_for(seconds, options)) for key, (run, seconds) in modules.items()}
+    records += [*measured(cases, clock), *limit_records(graph, rates)]
     for record in records:
         record |= {"size": name, "cross": cross, "error": errors.get(record["method"], "")}
         row = peers.ROWS.get(record["method"])
@@ -261,6 +276,7 @@ def warm_up(name: str, graph: Graph, options: Options, clock: Clock) -> tuple[li
     notes: list[Record] = []
     calls: Warm = {}
     for method, row in peers.ROWS.items():
+        collect()
         if row.device not in ("", options.device) or (options.quick and not row.quick):
             continue
         reason = why_not(method, row, name, graph, options)
@@ -301,6 +317,8 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
             return compile_note(peers.graphs_compiled() - before, spent)
     except peers.NotHereError as reason:
         return f"left out: {reason}"
+    except torch.OutOfMemoryError:
+        return "left out: out of memory"
     except Exception as error:
         if method.startswith(("graphfusion", "accelerate")):
             raise
@@ -323,10 +341,28 @@ def bound(run: Callable[..., object], module: torch.nn.Module, graph: Graph, bf1
     return lambda: run(module, graph, bf16)
 
 
-def timed(method: str, passed: str, timing: Timing) -> Record:
-    """The row of the CSV."""
-    device = "" if timing.device is None else 1e3 * timing.device
-    return {"method": method, "pass": passed, "ms": 1e3 * timing.wall, "device_ms": device, "rounds": timing.rounds}
+Cases = dict[Hashable, tuple[Callable[[], object], int]]
+
+
+def measured(cases: Cases, clock: Clock) -> list[Record]:
+    """Rows of the CSV for (method, pass) → (call, rounds); on CUDA with peak memory and launches."""
+    records = []
+    for (method, passed), timing in interleave(cases, clock).items():
+        record = {"method": method, "pass": passed, "ms": 1e3 * timing.wall, "rounds": timing.rounds}
+        if timing.device is not None:
+            run = cases[method, passed][0]
+            peak, launches = peak_mb(run, "cuda"), device_calls(run)
+            record |= {"device_ms": 1e3 * timing.device, "memory_mb": peak, "launches": launches}
+        records.append(record)
+    return records
+
+
+def device_calls(run: Callable[[], object]) -> int:
+    """Kernels, copies and fills that one call puts on the GPU."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
 
 
 def add_ratios(records: Sequence[Record]) -> None:
@@ -356,13 +392,12 @@ def place(record: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def measure_dense(options: Options, clock: Clock) -> list[Record]:
     """Goal G4: one dense relation of n nodes to n nodes in mode `gat`, beside SDPA; no projections."""
     records: list[Record] = []
-    for nodes in DENSE_NODES[: 3 if options.quick else None]:
+    for nodes in DENSE_NODES[: 2 if options.quick else None]:
         error = peers.check_dense(nodes, DENSE_DIM, DENSE_HEADS, options.device)
         shape = nodes, max(1, DENSE_TOKENS // nodes), DENSE_DIM, DENSE_HEADS, options.device
         problems = {peers.MINE: peers.dense_ours(*shape), "SDPA": peers.dense_sdpa(*shape)}
-        records += measure_problems(f"n = {nodes}", "one dense relation", problems, options, clock)
-        for record in records[-4:]:
-            record["error"] = error if record["method"] == peers.MINE else ""
+        found = measure_problems(f"n = {nodes}", "one dense relation", problems, options, clock)
+        records += [r | {"error": error if r["method"] == peers.MINE else ""} for r in found]
     if options.quick:
         return records
     shape = FAR_NODES, 1, DENSE_DIM, DENSE_HEADS, options.device
@@ -385,14 +420,18 @@ def measure_problems(
     size: str, cross: str, problems: Mapping[str, peers.Problem], options: Options, clock: Clock
 ) -> list[Record]:
     """Both passes of operators alone."""
-    cases: dict[Hashable, tuple[Callable[[], object], int]] = {}
+    cases: Cases = {}
+    records: list[Record] = []
     for name, problem in problems.items():
-        for passed, run in zip(PASSES, (problem.forward, problem.both), strict=True):
-            run()
-            cases[name, passed] = run, rounds_for(clock(run)[0], options)
-    timings = interleave(cases, clock)
+        try:
+            for passed, run in zip(PASSES, (problem.forward, problem.both), strict=True):
+                run()
+                cases[name, passed] = run, rounds_for(clock(run)[0], options)
+        except torch.OutOfMemoryError:
+            records.append({"method": name, "pass": "", "note": "left out: out of memory"})
+    records += measured(cases, clock)
     collect()
-    return [{**timed(*key, timing), "size": size, "cross": cross} for key, timing in timings.items()]
+    return [record | {"size": size, "cross": cross} for record in records]
 
 
 # Memory
@@ -565,6 +604,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     if first["device"] == "cuda":
         parts.append(matrix("Wall time, ms", "ms", rows, methods, cells))
         parts.append(matrix("Device time, ms", "device_ms", rows, methods, cells))
+        parts.append(matrix("Launches", "launches", rows, methods, cells))
     return "\n\n".join(part for part in [*parts, goals_table(rows), machine_lines(rows), notes(rows)] if part) + "\n"
 
 
@@ -592,7 +632,7 @@ def number(text: str) -> str:
     if not text:
         return "–"
     value = float(text)
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 BIG, BIG_DENSE = [("M", "topk"), ("L", "topk")], [("M", "dense"), ("L", "dense")]
@@ -720,7 +760,7 @@ def finish(
 ) -> list[Record]:
     """Ratios, memory, and the file."""
     add_ratios(found)
-    if options.memory:
+    if options.memory and options.device == "cpu":
         add_memory(found, options)
     if folder is not None:
         save([*before, *found], around, folder)
@@ -755,7 +795,7 @@ def options_of(a: argparse.Namespace) -> Options:
     rounds = a.rounds or (3 if a.quick else 9)
     memory = not a.quick if a.memory is None else a.memory
     without = tuple(a.without.split(",")) if a.without else ()
-    budget = 3.0 if a.quick else 8.0
+    budget = 3.0 if a.quick else 6.0
     chosen = sizes.split(","), crosses.split(","), rounds, budget
     return Options(*chosen, a.device, a.threads, a.quick, memory, without)
 

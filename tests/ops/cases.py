@@ -51,6 +51,11 @@ class Inputs:
         lists = {what: [cast(t) for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
         return replace(self, **lists, att=None if self.att is None else cast(self.att))
 
+    def detached(self) -> Inputs:
+        """The same numbers without a graph."""
+        lists = {what: [t.detach() for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
+        return replace(self, **lists, att=None if self.att is None else self.att.detach())
+
     def rounded(self) -> Inputs:
         """The same with values that bfloat16 can hold."""
         return replace(self, value=[v.bfloat16().to(v.dtype) for v in self.value])

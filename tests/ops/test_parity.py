@@ -407,7 +407,7 @@ def test_a_nan_is_seen_in_the_output() -> None:
 @given(
     counts=st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=1, max_size=12),
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    relations=st.integers(0, 12),
+    relations=st.integers(1, 12),
     heads=st.integers(1, 9),
     width=st.integers(1, 20),
     mode=st.sampled_from(MODES),

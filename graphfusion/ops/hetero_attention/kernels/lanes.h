@@ -6,7 +6,7 @@ typedef uint32_t vu __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(W * 2), aligned(2), may_alias));
 typedef uint16_t bf16;
 
-static inline vf all(float x) { return vf{} + x; }
+static inline vf all(float x) { return x - vf{}; }  // − 0 is no operation, + 0 is one (−0 + 0 = 0)
 static inline vf load(const float *p) { return *(const vf *)p; }
 static inline vf load(const bf16 *p) { return (vf)(__builtin_convertvector(*(const vh *)p, vu) << 16); }
 static inline void store(float *p, vf v) { *(vf *)p = v; }
@@ -67,22 +67,6 @@ static inline vf pair4(vf a, vf) { return a; }
 static inline vf pair8(vf a, vf) { return a; }
 #endif
 
-// o[h] = sum over the lanes of t[h], for h < K; K a power of two, at most W.
-template <int K> static inline void lane_sums(const vf *t, float *o) {
-  vf s[K];
-  for (int k = 0; k < K; k++) s[k] = t[k];
-  // after a level, lane l of s[k] holds a partial sum of t[k + (K / 2^level) ...]; the tree below keeps them in order
-  if constexpr (K >= 2) for (int k = 0; k < K / 2; k++) s[k] = pair1(s[2 * k], s[2 * k + 1]);
-  if constexpr (K >= 4) for (int k = 0; k < K / 4; k++) s[k] = pair2(s[2 * k], s[2 * k + 1]);
-  if constexpr (K >= 8) for (int k = 0; k < K / 8; k++) s[k] = pair4(s[2 * k], s[2 * k + 1]);
-  if constexpr (K >= 16) for (int k = 0; k < K / 16; k++) s[k] = pair8(s[2 * k], s[2 * k + 1]);
-  float lane[W];
-  store(lane, s[0]);
-  for (int step = W / 2; step >= K; step /= 2)
-    for (int l = 0; l < step; l++) lane[l] += lane[l + step];
-  for (int k = 0; k < K; k++) o[k] = lane[k];
-}
-
 // Lane l of the result is lane (l + S) mod W.
 template <int S> static inline vf rotate(vf v) {
 #if W == 16
@@ -92,6 +76,24 @@ template <int S> static inline vf rotate(vf v) {
 #else
   return LANES(v, v, S % W, (S + 1) % W, (S + 2) % W, (S + 3) % W);
 #endif
+}
+
+template <int S, int K> static inline vf halves_summed(vf v) {
+  if constexpr (S >= K) return halves_summed<S / 2, K>(v + rotate<S>(v));
+  else return v;
+}
+// o[h] = sum over the lanes of t[h], for h < K; K a power of two, at most W.
+template <int K> static inline void lane_sums(const vf *t, float *o) {
+  vf s[K];
+#pragma GCC unroll 16
+  for (int k = 0; k < K; k++) s[k] = t[k];
+  // after a level, lane l of s[k] holds a partial sum of t[k + (K / 2^level) ...]; the tree below keeps them in order
+  if constexpr (K >= 2) for (int k = 0; k < K / 2; k++) s[k] = pair1(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 4) for (int k = 0; k < K / 4; k++) s[k] = pair2(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 8) for (int k = 0; k < K / 8; k++) s[k] = pair4(s[2 * k], s[2 * k + 1]);
+  if constexpr (K >= 16) for (int k = 0; k < K / 16; k++) s[k] = pair8(s[2 * k], s[2 * k + 1]);
+  const vf sums = halves_summed<W / 2, K>(s[0]);
+  memcpy(o, &sums, K * sizeof(float));
 }
 
 // Arrays (n, P) of P numbers an edge, one a head, as vectors: K floats hold a whole number of edges, or a part of one.

@@ -90,7 +90,8 @@ static inline int64_t sources_of(const Problem &p, const Relation &r, int64_t b,
       }
       return count;
     case GRID: {
-      const int64_t radius = r.p[0], columns = r.a[b], row = here / columns, column = here % columns;
+      const int64_t radius = r.p[0];
+      const int32_t columns = r.a[b], row = (int32_t)here / columns, column = (int32_t)here % columns;
       for (int64_t dr = -radius; dr <= radius; dr++)
         for (int64_t dc = -radius; dc <= radius; dc++) {
           const int64_t c = column + dc, j = (row + dr) * columns + c;

@@ -8,6 +8,9 @@
 #endif
 #define TILE 8  // most vectors of a head in one pass
 
+// Hides a pointer from the optimiser, which otherwise keeps a register for each constant offset from it, and spills.
+#define OPAQUE(pointer) asm("" : "+r"(pointer))
+
 template <int BYTES> static inline void prefetch(const void *p) {
   for (int at = 0; at < BYTES; at += 64) __builtin_prefetch((const char *)p + at);
 }
@@ -20,12 +23,15 @@ constexpr int most_heads(int vc) {
 
 // out[h, :] = Σ_e w[at(e), h] · rows[e][h, :] for HB heads of VC vectors; `index` picks the weights, or null.
 template <int VC, int HB, class T>
-static inline void sum_tile(const T *const *rows, const int32_t *index, int64_t n, const float *w, int64_t P, int64_t off, int64_t C, float *out) {
+static inline void sum_tile(const T *const *rows, const int32_t *index, int64_t n, const float *w, int64_t P, int64_t off, float *out) {
+  constexpr int64_t C = VC * W;  // several heads at once are only taken when a head is one tile
   vf acc[HB * VC];
+#pragma GCC unroll 16
   for (int k = 0; k < HB * VC; k++) acc[k] = vf{};
   for (int64_t e = 0; e < n; e++) {
     const T *row = rows[e] + off;
     const float *we = w + (index ? (int64_t)index[e] : e) * P;
+    OPAQUE(row);
     prefetch<HB * VC * W * sizeof(T)>(rows[e + 1] + off);
 #pragma GCC unroll 16
     for (int h = 0; h < HB; h++) {
@@ -34,17 +40,19 @@ static inline void sum_tile(const T *const *rows, const int32_t *index, int64_t 
       for (int k = 0; k < VC; k++) acc[h * VC + k] += load(row + h * C + k * W) * x;
     }
   }
-  for (int h = 0; h < HB; h++)
-    for (int k = 0; k < VC; k++) store(out + h * C + k * W, acc[h * VC + k]);
+#pragma GCC unroll 16
+  for (int k = 0; k < HB * VC; k++) store(out + k * W, acc[k]);
 }
 // w[e, h] (+)= rows[e][h, :] · g[h, :] for HB heads of VC vectors
 template <int VC, int HB, bool ADD, class T>
-static inline void dot_tile(const float *g, const T *const *rows, int64_t n, float *w, int64_t P, int64_t off, int64_t C) {
+static inline void dot_tile(const float *g, const T *const *rows, int64_t n, float *w, int64_t P, int64_t off) {
+  constexpr int64_t C = VC * W;
   vf gv[HB * VC];
-  for (int h = 0; h < HB; h++)
-    for (int k = 0; k < VC; k++) gv[h * VC + k] = load(g + h * C + k * W);
+#pragma GCC unroll 16
+  for (int k = 0; k < HB * VC; k++) gv[k] = load(g + k * W);
   for (int64_t e = 0; e < n; e++) {
     const T *row = rows[e] + off;
+    OPAQUE(row);
     prefetch<HB * VC * W * sizeof(T)>(rows[e + 1] + off);
     vf t[HB];
 #pragma GCC unroll 16
@@ -57,6 +65,7 @@ static inline void dot_tile(const float *g, const T *const *rows, int64_t n, flo
     if (ADD) {
       float s[HB];
       lane_sums<HB>(t, s);
+#pragma GCC unroll 16
       for (int h = 0; h < HB; h++) we[h] += s[h];
     } else {
       lane_sums<HB>(t, we);
@@ -102,13 +111,13 @@ template <class Step> static inline void over_heads(Step &s, int64_t H, int64_t 
 template <class T> struct SumStep {
   const T *const *rows; const int32_t *index; int64_t n; const float *w; int64_t P, C; float *out;
   template <int VC, int HB, bool ADD> void run(int64_t h, int64_t at) {
-    sum_tile<VC, HB, T>(rows, index, n, w + h, P, h * C + at, C, out + h * C + at);
+    sum_tile<VC, HB, T>(rows, index, n, w + h, P, h * C + at, out + h * C + at);
   }
 };
 template <class T> struct DotStep {
   const float *g; const T *const *rows; int64_t n; float *w; int64_t P, C;
   template <int VC, int HB, bool ADD> void run(int64_t h, int64_t at) {
-    dot_tile<VC, HB, ADD, T>(g + h * C + at, rows, n, w + h, P, h * C + at, C);
+    dot_tile<VC, HB, ADD, T>(g + h * C + at, rows, n, w + h, P, h * C + at);
   }
 };
 // out (H, C) = Σ_e w[e] ⊙ rows[e]; rows has one entry more than n, which is only prefetched
@@ -149,6 +158,7 @@ template <int HB, class T>
 static inline void shared_dot_tile(const float *g, const T *const *rows, int64_t n, float *w, int64_t P, int64_t C) {
   for (int64_t e = 0; e < n; e++) {
     vf t[HB];
+#pragma GCC unroll 8
     for (int h = 0; h < HB; h++) t[h] = vf{};
     for (int64_t c = 0; c < C; c += W) {
       const vf x = load(rows[e] + c);
@@ -199,6 +209,7 @@ template <class T> struct V2Score {
     const int64_t off = h * C + at;
     for (int64_t e = 0; e < n; e++) {
       const T *row = rows[e] + off;
+      OPAQUE(row);
       prefetch<HB * VC * W * sizeof(T)>(rows[e + 1] + off);
       vf t[HB];
 #pragma GCC unroll 16
@@ -206,7 +217,7 @@ template <class T> struct V2Score {
         t[k] = vf{};
 #pragma GCC unroll 8
         for (int c = 0; c < VC; c++) {
-          const int64_t o = k * C + c * W;
+          const int64_t o = (k * VC + c) * W;
           vf x = load(row + o) + load(q + off + o);
           if (edge) x += load(edge + e * H * C + off + o);
           t[k] += leaky(x, slope) * load(att + off + o);
@@ -214,6 +225,7 @@ template <class T> struct V2Score {
       }
       float s[HB];
       lane_sums<HB>(t, s);
+#pragma GCC unroll 16
       for (int k = 0; k < HB; k++) w[e * P + h + k] = ADD ? w[e * P + h + k] + s[k] : s[k];
     }
   }
@@ -222,23 +234,32 @@ template <class T> struct V2Score {
 template <class T> struct V2Target {
   const T *const *rows; int64_t n; const float *q, *att, *edge; float slope; const float *d; int64_t P, H, C; float *dq, *datt, *dedge;
   template <int VC, int HB, bool ADD> void run(int64_t h, int64_t at) {
-    for (int k = 0; k < HB; k++)
+    for (int k = 0; k < HB; k++) {
+      const int64_t o = (h + k) * C + at;
+      vf inner[VC], outer[VC], qv[VC];
+#pragma GCC unroll 8
       for (int c = 0; c < VC; c++) {
-        const int64_t o = (h + k) * C + at + c * W;
-        vf inner = vf{}, outer = vf{};
-        const vf a = load(att + o), qv = load(q + o);
-        for (int64_t e = 0; e < n; e++) {
-          vf x = load(rows[e] + o) + qv;
-          if (edge) x += load(edge + e * H * C + o);
-          const vf de = all(d[e * P + h + k]);
-          const vf part = x > 0.0f ? de : de * slope;
-          inner += part;
-          outer += de * leaky(x, slope);
-          if (dedge) store(dedge + e * H * C + o, part * a);
-        }
-        store(dq + o, inner * a);
-        store(datt + o, load(datt + o) + outer);
+        inner[c] = outer[c] = vf{};
+        qv[c] = load(q + o + c * W);
       }
+      for (int64_t e = 0; e < n; e++) {
+        const vf whole = all(d[e * P + h + k]), part = all(d[e * P + h + k] * slope);
+#pragma GCC unroll 8
+        for (int c = 0; c < VC; c++) {
+          vf x = load(rows[e] + o + c * W) + qv[c];
+          if (edge) x += load(edge + e * H * C + o + c * W);
+          const vf dx = x > 0.0f ? whole : part;
+          inner[c] += dx;
+          outer[c] += dx * x;  // d · leaky(x) = (d · leaky'(x)) · x
+          if (dedge) store(dedge + e * H * C + o + c * W, dx * load(att + o + c * W));
+        }
+      }
+#pragma GCC unroll 8
+      for (int c = 0; c < VC; c++) {
+        store(dq + o + c * W, inner[c] * load(att + o + c * W));
+        store(datt + o + c * W, load(datt + o + c * W) + outer[c]);
+      }
+    }
   }
 };
 // out[h, :] += att ⊙ Σ_e d[index[e], h] · leaky'(v + q_e (+ edge_e))
@@ -247,6 +268,7 @@ template <class T> struct V2Source {
   template <int VC, int HB, bool ADD> void run(int64_t h, int64_t at) {
     const int64_t off = h * C + at;
     vf acc[HB * VC];
+#pragma GCC unroll 16
     for (int k = 0; k < HB * VC; k++) acc[k] = vf{};
     for (int64_t e = 0; e < n; e++) {
       const float *de = d + (int64_t)index[e] * P + h;
@@ -256,17 +278,14 @@ template <class T> struct V2Source {
         const vf whole = all(de[k]), part = all(de[k] * slope);
 #pragma GCC unroll 8
         for (int c = 0; c < VC; c++) {
-          const int64_t o = off + k * C + c * W;
+          const int64_t o = off + (k * VC + c) * W;
           vf x = load(v + o) + load(q[e] + o);
           if (edge) x += load(edge[e] + o);
           acc[k * VC + c] += x > 0.0f ? whole : part;
         }
       }
     }
-    for (int k = 0; k < HB; k++)
-      for (int c = 0; c < VC; c++) {
-        const int64_t o = off + k * C + c * W;
-        store(out + o, load(out + o) + acc[k * VC + c] * load(att + o));
-      }
+#pragma GCC unroll 16
+    for (int k = 0; k < HB * VC; k++) store(out + off + k * W, load(out + off + k * W) + acc[k] * load(att + off + k * W));
   }
 };
