@@ -12,11 +12,17 @@ setup(
             "graphfusion.ops.hetero_attention._kernels",
             sources=[f"{KERNELS}/{name}.cpp" for name in ("entry", "baseline", "avx2", "avx512")],
             depends=[
-                f"{KERNELS}/{name}.h"
-                for name in ("entry", "problem", "lanes", "rows", "attention", "linear", "width")
+                f"{KERNELS}/{name}.h" for name in ("entry", "problem", "lanes", "rows", "attention", "linear", "width")
             ],
             # no -ffast-math: it breaks the exponential
-            extra_compile_args=["-std=gnu++17", "-O3", "-fno-math-errno", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi"],
+            extra_compile_args=[
+                "-std=gnu++17",
+                "-O3",
+                "-fno-math-errno",
+                "-fopenmp",
+                "-ffp-contract=fast",
+                "-Wno-psabi",
+            ],
             extra_link_args=["-fopenmp"],
             optional=True,
         )

@@ -301,6 +301,7 @@ def why_not(method: str, row: peers.Row, name: str, graph: Graph, options: Optio
 def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clock: Clock, calls: Warm) -> str:
     """Make a row and call it until it is warm, into `calls`; why it is left out, or ""."""
     compiled = "compiled" in method
+    again = compiled and peers.compiled_before(graph, row.mode)
     try:
         module = row.make(graph).to(options.device)
         before = peers.graphs_compiled() if compiled else 0
@@ -314,7 +315,7 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
             calls[method, passed] = call, warm
             spent.append(first - warm)
         if compiled:
-            return compile_note(peers.graphs_compiled() - before, spent)
+            return compile_note(peers.graphs_compiled() - before, spent, again)
     except peers.NotHereError as reason:
         return f"left out: {reason}"
     except torch.OutOfMemoryError:
@@ -328,12 +329,12 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
     return ""
 
 
-def compile_note(graphs: int, seconds: Sequence[float]) -> str:
+def compile_note(graphs: int, seconds: Sequence[float], again: bool) -> str:
     """What compiling took in this size."""
     if not graphs:
         return "compiled before, nothing recompiled"
     spent = " + ".join(f"{s:.0f}" for s in seconds)
-    return f"compiled {graphs} graphs for this size in {spent} s ({' / '.join(PASSES)})"
+    return f"{'re' * again}compiled {graphs} graphs in {spent} s ({' and '.join(PASSES)})"
 
 
 def bound(run: Callable[..., object], module: torch.nn.Module, graph: Graph, bf16: bool) -> Callable[[], object]:

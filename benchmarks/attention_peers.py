@@ -90,6 +90,11 @@ def pyg_compiled(mode: str) -> Callable[[Graph], nn.Module]:
     return make
 
 
+def compiled_before(graph: Graph, mode: str) -> bool:
+    """Whether a layer of this width has been compiled for another graph, so that anything more is a recompilation."""
+    return (graph.size.dim, graph.size.heads, mode) in _compiled
+
+
 def graphs_compiled() -> int:
     """How many graphs `torch.compile` has made so far."""
     from torch._dynamo.utils import counters

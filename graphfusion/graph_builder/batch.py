@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.pairs import EdgeList, Grid, Pairs, Window
+from graphfusion.ops.hetero_attention.pairs import Bitmask, EdgeList, Grid, Pairs, Window
 
 EdgeType = tuple[str, str, str]
 """(source node type, relation, target node type)."""
@@ -177,15 +177,13 @@ def _check_nodes(name: str, store: NodeStore, samples: int) -> None:
             )
 
 
-def _check_edges(
-    edge_type: EdgeType, edges: Tensor | Pairs, nodes: Mapping[str, NodeStore], samples: int
-) -> None:
+def _check_edges(edge_type: EdgeType, edges: Tensor | Pairs, nodes: Mapping[str, NodeStore], samples: int) -> None:
     source, _, target = edge_type
     for name in (source, target):
         if name not in nodes:
             raise GraphError(f"edge type {edge_type}: the node type {name!r} is not in the batch: {', '.join(nodes)}.")
     if not isinstance(edges, Tensor):
-        _check_rule(edge_type, edges, samples)
+        _check_rule(edge_type, edges, samples, len(nodes[target]))
         return
     if edges.dim() != 2 or edges.shape[0] != 2 or edges.dtype != torch.int64:
         raise GraphError(f"edge type {edge_type}: expected (2, E) torch.int64, got {tuple(edges.shape)} {edges.dtype}.")
@@ -206,8 +204,14 @@ def _check_edges(
         raise GraphError(f"edge type {edge_type}: edge {bad} ({edges[:, bad].tolist()}) ties two samples.")
 
 
-def _check_rule(edge_type: EdgeType, rule: Pairs, samples: int) -> None:
+def _check_rule(edge_type: EdgeType, rule: Pairs, samples: int, targets: int) -> None:
     if isinstance(rule, Window | Grid) and edge_type[0] != edge_type[2]:
         raise GraphError(f"edge type {edge_type}: a {rule.kind} ties nodes of one type, these are two.")
     if isinstance(rule, Grid) and rule.columns.shape != (samples,):
         raise GraphError(f"edge type {edge_type}: expected columns ({samples},), got {tuple(rule.columns.shape)}.")
+    if isinstance(rule, Grid) and rule.columns.device.type == "cpu" and bool((rule.columns < 1).any()):
+        raise GraphError(f"edge type {edge_type}: expected columns from 1, got {rule.columns.tolist()[:8]}.")
+    if isinstance(rule, Bitmask) and rule.start.shape != (targets + 1,):
+        raise GraphError(
+            f"edge type {edge_type}: expected a bitmask with starts ({targets + 1},), got {tuple(rule.start.shape)}."
+        )

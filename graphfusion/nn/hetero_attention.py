@@ -119,12 +119,10 @@ class Group(nn.Module):
         self.value_bias = nn.ParameterList(torch.zeros(len(w)) for w in self.value if v2)
         self.query_bias = nn.ParameterList(torch.zeros(len(w)) for w in self.query if v2)
         self.with_edges = tuple(t for t in relations if t in edge_dims)
-        self.edge = nn.ParameterList(
-            _glorot(dim if v2 else heads, edge_dims[t]) for t in self.with_edges
-        )
+        self.edge = nn.ParameterList(_glorot(dim if v2 else heads, edge_dims[t]) for t in self.with_edges)
 
     def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
-        """x (N, D) of each node type → (N, D) of each type that is entered."""
+        """X (N, D) of each node type → (N, D) of each type that is entered."""
         value, query = _spread(self.value, self.has_value), _spread(self.query, self.has_query)
         biases: tuple[Any, Any] = ((), ())
         if self.mode == "gatv2":
@@ -182,7 +180,7 @@ class IntoFew(nn.Module):
         self.has_query = [bool(each) for each in entering]
 
     def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
-        """x (N, D) of each node type → (N, D) of each type that is entered."""
+        """X (N, D) of each node type → (N, D) of each type that is entered."""
         key = [fold(self.value[each].flatten(0, 1), self.att[each]) if each else None for each in self.leaving]
         weight = self.value.unflatten(1, (self.heads, self.width)).unbind()
         dropout = self.dropout if self.training else 0.0

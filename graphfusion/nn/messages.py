@@ -35,7 +35,7 @@ class Projections:
 def messages(
     x: Sequence[Tensor], plan: Plan, maps: Projections, heads: int, width: int, mode: str, **options: Any
 ) -> list[Tensor]:
-    """x (N, D) of each node type → messages (N, O, H, C); `options` are those of `hetero_attention`.
+    """X (N, D) of each node type → messages (N, O, H, C); `options` are those of `hetero_attention`.
 
     Under autocast values are made in its dtype; logits and sums stay in float32.
     """

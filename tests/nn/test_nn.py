@@ -104,9 +104,16 @@ def as_pyg(attention: HeteroAttention, mode: str, dims: dict) -> HeteroConv:
             leaving = [x for x in group.relations if x[0] == t[0]]
             entering = [x for x in group.relations if x[2] == t[2]]
             sources, targets = sorted({x[0] for x in group.relations}), sorted({x[2] for x in group.relations})
-            value = group.value[r] if into_few else group.value[sources.index(t[0])].chunk(len(leaving))[leaving.index(t)]
+            value = (
+                group.value[r] if into_few else group.value[sources.index(t[0])].chunk(len(leaving))[leaving.index(t)]
+            )
             query = group.query[targets.index(t[2])].chunk(len(entering))[entering.index(t)]
-            state = {"lin_src.weight": value, "att_src": group.att[r : r + 1], "lin_dst.weight": spread(query), "att_dst": first}
+            state = {
+                "lin_src.weight": value,
+                "att_src": group.att[r : r + 1],
+                "lin_dst.weight": spread(query),
+                "att_dst": first,
+            }
             if mode == "gatv2":
                 biases = group.value_bias[sources.index(t[0])], group.query_bias[targets.index(t[2])]
                 state = {"lin_l.weight": value, "lin_l.bias": biases[0].chunk(len(leaving))[leaving.index(t)],
@@ -114,7 +121,11 @@ def as_pyg(attention: HeteroAttention, mode: str, dims: dict) -> HeteroConv:
                          "att": group.att[r : r + 1]}  # fmt: skip
             if t in dims:
                 edge = group.edge[group.with_edges.index(t)]
-                state |= {"lin_edge.weight": edge} if mode == "gatv2" else {"lin_edge.weight": spread(edge), "att_edge": first}
+                state |= (
+                    {"lin_edge.weight": edge}
+                    if mode == "gatv2"
+                    else {"lin_edge.weight": spread(edge), "att_edge": first}
+                )
             parts[t].load_state_dict({**state, "bias": torch.zeros(8)})
     return HeteroConv(parts)
 

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
+from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
 
 MODES = ("gat", "gatv2", "dot")
 MOST_HEADS = 16
@@ -54,7 +55,9 @@ def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
         return why_not()
     if any(t.device.type != "cpu" for t in (*value, *query)):
         return "it runs on CPU tensors only"
-    if any(v.dtype not in (torch.float32, torch.bfloat16) for v in value) or any(q.dtype != torch.float32 for q in query):
+    if any(v.dtype not in (torch.float32, torch.bfloat16) for v in value) or any(
+        q.dtype != torch.float32 for q in query
+    ):
         return "it takes float32 or bfloat16 values and float32 queries"
     if query and query[0].shape[2] > MOST_HEADS:
         return f"it takes at most {MOST_HEADS} heads"
@@ -203,7 +206,7 @@ class _Call:
         real = array("d", self.real)
         places = [ctypes.c_void_p(a.buffer_info()[0]) for a in (numbers, real)]
         if _kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes)):
-            raise GraphError("an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr.")
+            raise GraphError(TWO_SAMPLES)
 
     def outputs(self) -> list[Tensor]:
         """(N, O, H, C) of each type."""

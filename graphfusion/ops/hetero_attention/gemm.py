@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def add_product(total: Tensor | None, grad: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """total (N, D) + grad (N, K) @ weight (K, D), in `dtype`."""
+    """Total (N, D) + grad (N, K) @ weight (K, D), in `dtype`."""
     if _takes(grad, weight) and dtype == torch.float32:
         if total is None:
             return linear(grad, weight.t())

@@ -93,8 +93,12 @@ def hetero_attention(
     extra = list(edge or ())
     _check(value, key, query, plan, mode, att, extra, dropout, top_k)
     if torch.compiler.is_exporting() and any(r not in plan.order for r in plan.relations):
-        raise GraphError("export: the plan walks rules, whose number of edges follows from data; export with plan.listed().")
+        raise GraphError(
+            "export: the plan walks rules, whose number of edges follows from data; export with plan.listed()."
+        )
     chosen = _backend(backend, value, query)
+    if seed is not None and seed.numel() != 1:
+        raise GraphError(f"seed: expected one whole number (1,), got {tuple(seed.shape)}.")
     if seed is None:
         seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)
     rest = (att, extra, list(plan.index), list(plan.layout), mode, slope, dropout, seed, top_k, across)
@@ -168,22 +172,32 @@ def _check(
     count = len(plan.node_types)
     if len(value) != count or len(query) != count or len(key) != (0 if mode == "gatv2" else count):
         raise GraphError(f"expected a value, key and query for each of the node types {', '.join(plan.node_types)}.")
+    _check_dimensions("value", value, plan, "(N, R, H, C)")
+    _check_dimensions("query", query, plan, "(N, Q, H)" if mode == "gat" else "(N, Q, H, C)")
     heads = query[0].shape[2]
     width = next((v.shape[3] for v in value if v.shape[1]), 1)
     for t, name in enumerate(plan.node_types):
-        nodes, leaving, entering = query[t].shape[0], len(plan.leaving(name)), len(plan.entering(name))
-        rows = [(nodes, leaving, heads, width), (nodes, leaving, 1, width)]
-        if value[t].numel() and tuple(value[t].shape) not in rows:
+        nodes, leaving, entering = plan.sizes[t], len(plan.leaving(name)), len(plan.entering(name))
+        rows = [(nodes, leaving, heads, width), (nodes, leaving, heads if mode == "gatv2" else 1, width)]
+        if (leaving or value[t].numel()) and tuple(value[t].shape) not in rows:
             raise GraphError(f"value of {name!r}: expected {rows[0]}, got {tuple(value[t].shape)}.")
         tail = (heads,) if mode == "gat" else (heads, width)
         if tuple(query[t].shape) != (nodes, entering, *tail):
             raise GraphError(f"query of {name!r}: expected {(nodes, entering, *tail)}, got {tuple(query[t].shape)}.")
         if key and tuple(key[t].shape) != (nodes, leaving, *tail):
             raise GraphError(f"key of {name!r}: expected {(nodes, leaving, *tail)}, got {tuple(key[t].shape)}.")
-    tensors = [*value, *key, *query, *edge, *plan.index]
+    tensors = [*value, *key, *query, *edge, *([] if att is None else [att]), *plan.index]
     if any(t.device != query[0].device for t in tensors):
-        raise GraphError(f"tensors lie on several devices: {sorted({str(t.device) for t in tensors})}; move them with .to().")
+        raise GraphError(
+            f"tensors lie on several devices: {sorted({str(t.device) for t in tensors})}; move them with .to()."
+        )
     _check_edges(plan, edge, (heads, width) if mode == "gatv2" else (heads,), att, width)
+
+
+def _check_dimensions(what: str, tensors: Sequence[Tensor], plan: Plan, shape: str) -> None:
+    for name, t in zip(plan.node_types, tensors, strict=True):
+        if t.dim() != shape.count(",") + 1:
+            raise GraphError(f"{what} of {name!r}: expected the shape {shape}, got {tuple(t.shape)}.")
 
 
 def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Tensor | None, width: int) -> None:
@@ -191,7 +205,9 @@ def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Ten
         raise GraphError(f"att: expected {(len(plan.relations), tail[0], width)}, got {tuple(att.shape)}.")
     if edge and len(edge) != len(plan.relations):
         raise GraphError(f"edge: expected one tensor for each of {len(plan.relations)} relations, got {len(edge)}.")
-    for relation, row, e in zip(plan.relations, read_layout(plan.layout, plan.index) if edge else [], edge, strict=False):
+    for relation, row, e in zip(
+        plan.relations, read_layout(plan.layout, plan.index) if edge else [], edge, strict=False
+    ):
         if not e.numel():
             continue
         if row.kind != "csr":
@@ -225,6 +241,23 @@ def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Ten
     )
 
 
+@torch.library.custom_op("graphfusion::index_numbers", mutates_args=())
+def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
+        wrong = bool((numbers < least).any())
+        if end >= 0 and not wrong:
+            wrong = int(numbers[0]) != 0 or int(numbers[-1]) != end or bool((numbers.diff() < 0).any())
+        if wrong:
+            expected = f"numbers from {least}" if end < 0 else f"numbers that ascend from 0 to {end}"
+            raise GraphError(f"{what}: expected {expected}, got {numbers.tolist()[:8]}.")
+    return numbers.to(torch.int32, copy=True)
+
+
+@_index_numbers.register_fake
+def _(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    return torch.empty_like(numbers, dtype=torch.int32)
+
+
 @torch.library.custom_op(
     "graphfusion::hetero_project",
     mutates_args=(),
@@ -233,7 +266,8 @@ def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Ten
 def _project(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) -> list[Tensor]:
     cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
     return [
-        gemm.linear(cast[t, w.dtype], w, bias[k] if bias else None) for k, (t, w) in enumerate(zip(of, weight, strict=True))
+        gemm.linear(cast[t, w.dtype], w, bias[k] if bias else None)
+        for k, (t, w) in enumerate(zip(of, weight, strict=True))
     ]
 
 
@@ -288,9 +322,7 @@ def _project_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 _project.register_autograd(_project_gradient, setup_context=_project_setup)
 
 
-@torch.library.custom_op(
-    "graphfusion::hetero_attention", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]"
-)
+@torch.library.custom_op("graphfusion::hetero_attention", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]")
 def _attention(
     value: list[Tensor],
     key: list[Tensor],

@@ -199,7 +199,9 @@ class Bitmask:
 
     def edge_index(self, source_ptr: Tensor, target_ptr: Tensor) -> Tensor:
         """See the protocol."""
-        word, bit = ((self.words[:, None].long() >> torch.arange(32, device=self.words.device)) & 1).nonzero(as_tuple=True)
+        word, bit = ((self.words[:, None].long() >> torch.arange(32, device=self.words.device)) & 1).nonzero(
+            as_tuple=True
+        )
         target = torch.bucketize(word, self.start[1:].long(), right=True)
         sample = _owner(target_ptr)[target]
         return torch.stack([source_ptr[sample] + 32 * (word - self.start.long()[target]) + bit, target])

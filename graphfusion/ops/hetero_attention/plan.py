@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.pairs import KINDS, EdgeList, Pairs, pairs_of
+from graphfusion.ops.hetero_attention.pairs import KINDS, Bitmask, EdgeList, Grid, Pairs, pairs_of
 
 Relation = tuple[str, str, str]
 """(source node type, name, target node type)."""
@@ -46,7 +46,7 @@ class Plan:
 
     `layout`: [node types, relations, merged] and ten whole numbers a relation. `index`: `ptr` (B + 1,) int32 of each
     node type, then the tensors of each relation. `merged`: the messages of all relations into a node are added; else
-    each relation has an output of its own. `order[r]`: for listed edges, the place in the given list of each edge in
+    each relation has an output of its own. `sizes`: nodes N of each type. `order[r]`: for listed edges, the place in the given list of each edge in
     the order by target.
     """
 
@@ -54,6 +54,7 @@ class Plan:
     relations: tuple[Relation, ...]
     layout: tuple[int, ...]
     index: tuple[Tensor, ...]
+    sizes: tuple[int, ...]
     order: Mapping[Relation, Tensor] = field(default_factory=dict)
 
     @property
@@ -76,10 +77,11 @@ class Plan:
     def listed(self) -> Plan:
         """The same edges, all as lists: what `torch.export` needs, since the number of edges of a rule follows from data."""
         rows = read_layout(self.layout, self.index)
-        pairs: dict[Relation, Pairs] = {r: EdgeList(row.edge_index(self.index)) for r, row in zip(self.relations, rows, strict=True)}
+        pairs: dict[Relation, Pairs] = {
+            r: EdgeList(row.edge_index(self.index)) for r, row in zip(self.relations, rows, strict=True)
+        }
         ptr = dict(zip(self.node_types, self.index, strict=False))
-        sizes = {name: int(p[-1]) for name, p in ptr.items()}
-        made = make_plan(sizes, pairs, ptr, self.merged)
+        made = make_plan(dict(zip(self.node_types, self.sizes, strict=True)), pairs, ptr, self.merged)
         return replace(made, order={r: self.order.get(r, made.order[r]) for r in made.order})
 
 
@@ -119,11 +121,12 @@ def make_plan(
 
     Raises:
         GraphError: an edge list is not (2, E) of whole numbers, names a node that is not there, or lies on another
-            device than `ptr`; a relation names an unknown type.
+            device than `ptr`; `ptr`, the columns of a grid or the starts of a mask do not fit; a relation names an
+            unknown type.
     """
     names = tuple(sizes)
     device = next((t.device for t in (ptr or {}).values()), None) or _device_of(pairs)
-    index = [_ptr(sizes[n], None if ptr is None else ptr[n], device) for n in names]
+    index = _pointers(sizes, ptr, device)
     layout: list[int] = [len(names), len(pairs), int(merged)]
     order: dict[Relation, Tensor] = {}
     left, entered = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
@@ -144,8 +147,8 @@ def make_plan(
             )
             index += [first, found]
         else:
-            index += [t.to(torch.int32) for t in what.tensors()]
-    return Plan(names, tuple(pairs), tuple(layout), tuple(index), order)
+            index += _rule_tensors(relation, what, sizes[target], len(index[0]) - 1)
+    return Plan(names, tuple(pairs), tuple(layout), tuple(index), tuple(sizes.values()), order)
 
 
 def check_edges(relation: Relation, edges: Tensor, device: torch.device) -> None:
@@ -163,7 +166,37 @@ def _device_of(pairs: Mapping[Relation, Pairs]) -> torch.device:
     return lists[0] if lists else torch.device("cpu")
 
 
-def _ptr(size: int, ptr: Tensor | None, device: torch.device) -> Tensor:
+def _pointers(sizes: Mapping[str, int], ptr: Mapping[str, Tensor] | None, device: torch.device) -> list[Tensor]:
+    """`ptr` of each type as int32, checked."""
     if ptr is None:
-        return torch.tensor([0, size], dtype=torch.int32, device=device)
-    return ptr.to(torch.int32)
+        return [torch.tensor([0, size], dtype=torch.int32, device=device) for size in sizes.values()]
+    index = []
+    for name, size in sizes.items():
+        if name not in ptr:
+            raise GraphError(f"ptr: the node type {name!r} has none; expected one for each of {', '.join(sizes)}.")
+        if ptr[name].dim() != 1 or len(ptr[name]) != len(next(iter(ptr.values()))):
+            shapes = {n: tuple(p.shape) for n, p in ptr.items()}
+            raise GraphError(f"ptr: expected (samples + 1,) for every type, as many samples in each; got {shapes}.")
+        index.append(_numbers(ptr[name], 0, size, f"ptr of {name!r}"))
+    return index
+
+
+def _rule_tensors(relation: Relation, rule: Pairs, targets: int, samples: int) -> list[Tensor]:
+    """The index tensors of a rule, checked: kernels divide by columns and read where starts say."""
+    if isinstance(rule, Grid):
+        if rule.columns.shape != (samples,):
+            raise GraphError(f"grid of {relation}: expected columns ({samples},), got {tuple(rule.columns.shape)}.")
+        return [_numbers(rule.columns, 1, -1, f"columns of the grid of {relation}")]
+    if isinstance(rule, Bitmask):
+        if rule.start.shape != (targets + 1,):
+            found = tuple(rule.start.shape)
+            raise GraphError(f"bitmask of {relation}: expected starts ({targets + 1},) of the mask, got {found}.")
+        start = _numbers(rule.start, 0, len(rule.words), f"starts of the mask of {relation}")
+        return [rule.words.to(torch.int32), start]
+    return [t.to(torch.int32) for t in rule.tensors()]
+
+
+def _numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    """The same as int32; GraphError if one is below `least` or, with `end` ≥ 0, they do not ascend from 0 to `end`."""
+    found: Tensor = torch.ops.graphfusion.index_numbers(numbers, least, end, what)
+    return found

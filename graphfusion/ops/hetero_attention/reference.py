@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
+from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
+
+TWO_SAMPLES = "an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr."
 
 
 def project(x: Sequence[Tensor], weight: Sequence[Tensor], bias: Sequence[Tensor], of: Sequence[int]) -> list[Tensor]:
@@ -36,11 +39,13 @@ def attention(
     top_k: int,
     across: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs (N, O, H, C) of each type; attention weights (E, H) of each relation, before dropout. See `hetero_attention`.
-    """
+    """Outputs (N, O, H, C) of each type; attention weights (E, H) of each relation, before dropout. See `hetero_attention`."""
     rows = read_layout(layout, index)
     heads = query[0].shape[2]
     ends = [row.edge_index(index) for row in rows]
+    if not torch.compiler.is_exporting():
+        for row, (source, target) in zip(rows, ends, strict=True):
+            _check_samples(row, source, target, index)
     scores = []
     for r, (row, (source, target)) in enumerate(zip(rows, ends, strict=True)):
         extra = edge[r] if edge and edge[r].numel() else None
@@ -68,6 +73,15 @@ def attention(
         flat = outs[row.target].flatten(0, 1)
         outs[row.target] = flat.index_add(0, target * width + place, message).unflatten(0, (-1, width))
     return outs, weights
+
+
+def _check_samples(row: Row, source: Tensor, target: Tensor, index: Sequence[Tensor]) -> None:
+    """GraphError if an edge ties nodes of two samples, as the kernels raise it."""
+    there, here = (
+        torch.bucketize(n, index[t][1:].long(), right=True) for n, t in ((source, row.source), (target, row.target))
+    )
+    if bool((there != here).any()):
+        raise GraphError(TWO_SAMPLES)
 
 
 def _scores(
