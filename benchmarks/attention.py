@@ -13,7 +13,7 @@ not fit into memory, is left out by name. No speed is printed unless outputs and
 same weights: in float32 to 1e-5 of the largest number of the tensor, on numbers rounded such that both meet the same side of
 every leaky rectifier's kink (`Graph.rounded`); in bfloat16 to `BF16_LIMITS`. Else the exit status is 1.
 Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak). On a CPU
-timings run with an allocator that keeps freed memory, which helps PyG most.
+timings run with an allocator that keeps freed memory, which helps PyG most, where that fits.
 
 Plans of ours are made before, as the masks of the padded peers and the formats of DGL are; their cost has a line of its own.
 `compiled` is `torch.compile(dynamic=True)` with caches off, one module for all graphs of a width; it tells what compiling took.
@@ -73,11 +73,11 @@ COLUMNS = (
     "this_over_graphfusion_gat", "memory_mb", "launches", "fraction_of_limit", "error", "rate", "note",
 )  # fmt: skip
 """Of a row of the CSV; what `environment` gives comes after. `rate`: flop/s or bytes/s of the rows that measure the machine."""
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(2**26)}
-GIVE_BACK = {
-    "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_MAX_": str(2**16), "MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_TOP_PAD_": "0",
-}  # fmt: skip
-"""Settings of glibc's allocator for timings and for peaks of memory."""
+KEEPING = {"trim": -1, "pad": 2**26, "mmaps": 0}
+PLAIN = {"trim": 2**26, "pad": 2**17, "threshold": 2**25, "mmaps": 2**16}
+GIVING_BACK = {"trim": 0, "pad": 0, "threshold": 2**16, "mmaps": 2**20}
+"""Settings of glibc's allocator: freed memory is kept; what a process comes to by itself; freed memory is given back."""
+SETTINGS = {"trim": -1, "pad": -2, "threshold": -3, "mmaps": -4}
 TOO_SLOW = 20.0
 """Seconds of one call."""
 DENSE_NODES, DENSE_TOKENS, FAR_NODES, DENSE_DIM, DENSE_HEADS = (64, 256, 1024, 4096), 8192, 65_536, 256, 8
@@ -241,10 +241,15 @@ def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: C
     print(
         f"\n{name} {cross}: {graph.nodes:,} nodes, {graph.edge_count:,} edges, {len(graph.edges)} relations", flush=True
     )
+    set_allocator(PLAIN)
     errors = check(graph, options)
+    kept = set_timing_allocator(graph, options)
     records, modules = warm_up(name, graph, options, clock)
+    records += kept
     cases: Cases = {key: (run, rounds_for(seconds, options)) for key, (run, seconds) in modules.items()}
     records += [*measured(cases, clock), *limit_records(graph, rates)]
+    if options.memory and options.device == "cpu":
+        add_memory_here(records, cases)
     for record in records:
         record |= {"size": name, "cross": cross, "error": errors.get(record["method"], "")}
         row = peers.ROWS.get(record["method"])
@@ -254,10 +259,22 @@ def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: C
     return records
 
 
+def set_timing_allocator(graph: Graph, options: Options) -> list[Record]:
+    """Keep freed memory, which helps PyG most, unless its holes could fill the machine; a note if so."""
+    keeps = held_by_v2(graph) < free_bytes(options.device) / 6
+    set_allocator(KEEPING if keeps else PLAIN)
+    note = "timed with an allocator that does not keep what is freed: it might not fit"
+    return [] if keeps or options.device == "cuda" else [{"method": "all rows", "pass": "", "note": note}]
+
+
+def held_by_v2(graph: Graph) -> float:
+    """About how many bytes PyG's GATv2 holds in a forward + backward."""
+    return 4 * graph.edge_count * graph.size.dim * peers.ROWS[peers.BASE_V2].footprint
+
+
 def check(graph: Graph, options: Options) -> dict[str, float]:
     """Parity on the graph, or on its first samples where PyG's GATv2 would not fit into memory."""
-    held = 4 * graph.edge_count * graph.size.dim * peers.ROWS[peers.BASE_V2].footprint
-    share = min(1.0, 0.5 * free_bytes(options.device) / held)
+    share = min(1.0, 0.5 * free_bytes(options.device) / held_by_v2(graph))
     samples = max(1, int(graph.size.samples * share))
     if samples < graph.size.samples:
         graph = make_graph(replace(graph.size, samples=samples), graph.cross, options.seed).to(options.device)
@@ -295,7 +312,7 @@ def why_not(method: str, row: peers.Row, name: str, graph: Graph, options: Optio
     if name not in row.sizes:
         return f"left out: measured on {', '.join(row.sizes)} only (it takes minutes to compile)"
     need, have = 4 * graph.edge_count * graph.size.dim * row.footprint, free_bytes(options.device)
-    return f"left out: needs about {need / 1e9:.0f} GB, {have / 1e9:.0f} are free" if need > 0.85 * have else ""
+    return f"left out: needs about {need / 1e9:.0f} GB, {have / 1e9:.0f} are free" if need > 0.75 * have else ""
 
 
 def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clock: Clock, calls: Warm) -> str:
@@ -448,11 +465,20 @@ def add_memory(records: Sequence[Record], options: Options) -> None:
             record["memory_mb"] = in_a_process(record, options)
 
 
+def add_memory_here(records: Sequence[Record], cases: Cases) -> None:
+    """Of compiled rows, in this process: a fresh one would have to compile again."""
+    set_allocator(GIVING_BACK)
+    for record in records:
+        if "compiled" in record["method"] and record["pass"] == PASSES[1]:
+            record["memory_mb"] = peak_mb(cases[record["method"], PASSES[1]][0], "cpu")
+    set_allocator(PLAIN)
+
+
 def in_a_process(record: Record, options: Options) -> float | str:
     """MB that one row's forward + backward adds; "" if the process fails, which is printed."""
     what = [record["method"], record["size"], record["cross"]]
     command = [sys.executable, __file__, "--one", *what, "--device", options.device, "--threads", str(options.threads)]
-    done = subprocess.run(command, env=os.environ | GIVE_BACK, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"  memory of {', '.join(what)}: {(done.stderr.splitlines() or ['it failed'])[-1]}", flush=True)
         return ""
@@ -497,13 +523,21 @@ def status_mb(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 
 
+def set_allocator(settings: Mapping[str, int]) -> None:
+    """Change glibc's allocator; elsewhere nothing happens."""
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
+        for name, value in settings.items():
+            library.mallopt(SETTINGS[name], value)
+    collect()
+
+
 def collect() -> None:
     """Give back what is not held any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
-        trim.malloc_trim(0)
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def free_bytes(device: str) -> float:
@@ -743,6 +777,7 @@ def run_all(options: Options, folder: Path | None) -> list[Record]:
     Raises:
         ParityError: one of ours differs from PyG.
     """
+    set_allocator(KEEPING)
     clock, around = Clock(options.device), environment(options)
     rates = measure_rates(clock, options.device)
     records = list(rates.records())
@@ -751,6 +786,7 @@ def run_all(options: Options, folder: Path | None) -> list[Record]:
             found = measure_size(size, cross, options, rates, clock)
             collect()
             records += finish(found, options, around, folder, records)
+    set_allocator(KEEPING)
     for measure in (measure_dense, measure_relations):
         records += finish(measure(options, clock), options, around, folder, records)
     return [record | around for record in records]
@@ -801,12 +837,6 @@ def options_of(a: argparse.Namespace) -> Options:
     return Options(*chosen, a.device, a.threads, a.quick, memory, without)
 
 
-def keep_memory() -> None:
-    """Start over with an allocator that keeps what is freed, unless this already is such a process."""
-    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
-
-
 def show(text: str, path: Path | None) -> None:
     """Print the table and write it beside the CSV."""
     print(f"\n{text}")
@@ -825,10 +855,9 @@ def main() -> int:
         return 0
     torch.set_num_threads(a.threads)
     if a.one:
+        set_allocator(GIVING_BACK)
         print(json.dumps(memory_of(*a.one, a.device)))
         return 0
-    if a.device == "cpu":
-        keep_memory()
     began = time.monotonic()
     try:
         records = run_all(options_of(a), folder)

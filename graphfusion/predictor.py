@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -479,7 +479,7 @@ def _weights(model: FusionModel) -> dict[str, bytes]:
 
 def _check_names(config: RunConfig) -> None:
     """ConfigError at once for a name that only a fit would look up; encoders depend on the columns."""
-    for what, name, known in (
+    named: list[tuple[str, str, Iterable[str]]] = [
         ("graph preset", config.model.graph, GRAPHS),
         ("fusion strategy", config.model.fusion, FUSIONS),
         ("attention mode", config.model.attention, MODES),
@@ -488,8 +488,9 @@ def _check_names(config: RunConfig) -> None:
         ("optimizer", config.training.optimizer, OPTIMIZERS),
         ("precision", config.training.precision, PRECISIONS),
         ("device", config.training.device, DEVICES),
-    ):
-        if name not in known:
+    ]
+    for what, name, known in named:
+        if name not in tuple(known):
             raise ConfigError(unknown_name(what, name, known))
 
 

@@ -87,7 +87,6 @@ def test_a_run_without_parity_ends_with_an_error(
         raise ParityError("att differs")
 
     monkeypatch.setattr(attention, "run_all", refuse)
-    monkeypatch.setattr(attention, "keep_memory", lambda: None)
     monkeypatch.setattr(sys, "argv", ["attention.py", "--quick", "--threads", str(torch.get_num_threads())])
     assert attention.main() == 1
     assert "no speed without parity: att differs" in capsys.readouterr().out

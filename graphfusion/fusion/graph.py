@@ -12,14 +12,15 @@ from graphfusion.fusion.fused_graph import FusedGraph, in_order
 from graphfusion.fusion.top_k import LearnedTopK
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
 from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
-from graphfusion.ops.hetero_attention import EdgeList, Pairs
+from graphfusion.ops.hetero_attention import EdgeList, Pairs, Plan
 
 
 class GraphFusion(nn.Module):
     """`layers` hetero attention layers, a readout per node type, and one vector from all readouts.
 
     `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
-    alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. Absent modality: 0 rows in every layer; its readout is a learned vector.
+    alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. Absent modality: 0
+    rows in every layer; its readout is a learned vector.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class GraphFusion(nn.Module):
         states = in_order(features, self.types)
         pairs, scores = self._pairs(batch, states)
         sizes, ptr = {n: h.shape[0] for n, h in states.items()}, {n: batch.nodes[n].ptr for n in states}
-        plans = self.layers[0].plans(sizes, pairs, ptr) if len(self.layers) else []
+        plans: list[Plan] = next((layer.plans(sizes, pairs, ptr) for layer in self.layers), [])  # type: ignore[operator]
         for layer in self.layers:
             states = layer(states, plans, scores)
         states = {name: self.norms[name](h) for name, h in states.items()}

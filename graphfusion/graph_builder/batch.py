@@ -189,8 +189,12 @@ def _check_edges(edge_type: EdgeType, edges: Tensor | Pairs, nodes: Mapping[str,
         raise GraphError(f"edge type {edge_type}: expected (2, E) torch.int64, got {tuple(edges.shape)} {edges.dtype}.")
     if edges.device != nodes[target].ptr.device:
         raise GraphError(f"edge type {edge_type}: edges on {edges.device}, nodes on {nodes[target].ptr.device}.")
-    if edges.device.type != "cpu" or not edges.numel():
-        return
+    if edges.device.type == "cpu" and edges.numel():
+        _check_ends(edge_type, edges, nodes)
+
+
+def _check_ends(edge_type: EdgeType, edges: Tensor, nodes: Mapping[str, NodeStore]) -> None:
+    source, _, target = edge_type
     for row, name in ((0, source), (1, target)):
         low, high, count = int(edges[row].min()), int(edges[row].max()), len(nodes[name])
         if low < 0 or high >= count:

@@ -5,7 +5,7 @@ Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `H` heads, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,10 +55,12 @@ class HeteroAttention(nn.Module):
             if name not in MODES:
                 raise ConfigError(unknown_name("attention mode", name, MODES))
         self.node_types = tuple(node_types)
-        dims, groups = edge_dims or {}, {}
+        dims = edge_dims or {}
+        groups: dict[tuple[str, bool], list[EdgeType]] = {}
         for t in edge_types:
             first = modes[t] == "gat" and t[2] in few and t[0] not in few and t not in dims
             groups.setdefault((modes[t], first), []).append(t)
+        self.relations = tuple(groups.values())
         self.groups = nn.ModuleList(
             (IntoFew if first else Group)(self.node_types, relations, dim, heads, name, dropout, dims)
             for (name, first), relations in groups.items()
@@ -71,8 +73,8 @@ class HeteroAttention(nn.Module):
     ) -> list[Plan]:
         """What `forward` walks; the same for all layers over one vocabulary. See `make_plan`."""
         return [
-            make_plan(sizes, {t: pairs[t] for t in g.relations}, ptr, merged=not isinstance(g, IntoFew))
-            for g in self.groups
+            make_plan(sizes, {t: pairs[t] for t in relations}, ptr, merged=not isinstance(g, IntoFew))
+            for g, relations in zip(self.groups, self.relations, strict=True)
         ]
 
     def forward(
@@ -153,7 +155,7 @@ class Group(nn.Module):
                 found.append(self.edge[0].new_empty(0))
                 continue
             rows = nn.functional.linear(edge_features[t], self.edge[self.with_edges.index(t)])
-            found.append(rows[plan.order[t]].unflatten(1, tail).float())
+            found.append(rows[plan.order[t]].view(-1, *tail).float())
         return found
 
 
@@ -182,7 +184,7 @@ class IntoFew(nn.Module):
     def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
         """X (N, D) of each node type → (N, D) of each type that is entered."""
         key = [fold(self.value[each].flatten(0, 1), self.att[each]) if each else None for each in self.leaving]
-        weight = self.value.unflatten(1, (self.heads, self.width)).unbind()
+        weight = self.value.view(-1, self.heads, self.width, self.value.shape[2]).unbind()
         dropout = self.dropout if self.training else 0.0
         query = _spread(self.query, self.has_query)
         return messages_into_few(x, plan, key, query, weight, self.heads, dropout=dropout)
@@ -205,6 +207,6 @@ def _stack(parts: Any) -> nn.ParameterList:
     return nn.ParameterList(torch.cat(each) for each in parts if each)
 
 
-def _spread(parameters: Sequence[Tensor], there: Sequence[bool]) -> list[Tensor | None]:
+def _spread(parameters: Iterable[Tensor], there: Sequence[bool]) -> list[Tensor | None]:
     found = iter(parameters)
     return [next(found) if yes else None for yes in there]

@@ -5,6 +5,7 @@ Letters: `N` nodes of a type, `D` features, `R` relations leaving a type, `Q` en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,9 @@ def _project(
     made = iter(hetero_project(x, weight, of, bias))
     return [
         [
-            a.new_empty(a.shape[0], 0, *tail, dtype=dtype) if w is None else next(made).unflatten(1, (-1, *tail))
+            a.new_empty(a.shape[0], 0, *tail, dtype=dtype)
+            if w is None
+            else next(made).view(a.shape[0], w.shape[0] // math.prod(tail), *tail)
             for a, w in zip(x, maps, strict=True)
         ]
         for maps, _, tail, dtype in parts

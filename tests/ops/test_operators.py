@@ -118,12 +118,7 @@ def test_projections_have_the_same_bits_in_two_runs(
         1,
         40,
         900,
-        pytest.param(
-            10_000,
-            marks=pytest.mark.xfail(
-                reason="oneDNN splits the long sum of a weight's gradient among threads", strict=False
-            ),
-        ),
+        10_000,
     ],
 )
 def test_projections_have_the_same_bits_for_one_or_two_threads(

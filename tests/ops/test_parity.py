@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention import Dense, EdgeList, cpu, hetero_attention, make_plan
 from tests.ops.cases import (
     Inputs,
@@ -115,10 +116,12 @@ def test_one_value_row_for_all_heads(mode: str, heads: int, lanes: int) -> None:
 
 
 def test_one_value_row_for_all_heads_in_some_types_only() -> None:
-    """`value` (N, R, 1, C) is allowed for each type by itself."""
+    """`value` (N, R, 1, C) is for all types or none: kernels have one shape of a row."""
     inputs = case(3, 8, "gat")
     some = replace(inputs, value=[inputs.value[0][:, :, :1], *inputs.value[1:]])
-    check(some, "gat")
+    for backend in ("cpu", "reference"):
+        with pytest.raises(GraphError, match="one for all heads in all of them"):
+            some.run("gat", backend=backend)
 
 
 COUNTS: dict[str, dict[str, list[int]]] = {

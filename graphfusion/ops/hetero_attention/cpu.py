@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
+from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
 from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
 
 MODES = ("gat", "gatv2", "dot")
@@ -59,6 +59,8 @@ def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
         q.dtype != torch.float32 for q in query
     ):
         return "it takes float32 or bfloat16 values and float32 queries"
+    if len({v.dtype for v in value}) > 1:
+        return "it takes values of one dtype for all node types"
     if query and query[0].shape[2] > MOST_HEADS:
         return f"it takes at most {MOST_HEADS} heads"
     return ""
@@ -159,7 +161,7 @@ class _Call:
         across: bool,
     ) -> None:
         self.heads = query[0].shape[2]
-        self.width = next((v.shape[3] for v in value if v.shape[1]), 1)
+        self.width = width_of(value)
         widest = lanes()
         self.lanes = 16 if widest == 16 and self.width % 16 == 0 else min(widest, 8)
         self.columns = self.width + -self.width % self.lanes

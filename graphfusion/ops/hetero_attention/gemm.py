@@ -15,7 +15,7 @@ from torch import Tensor
 
 @cache
 def _onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _takes(*tensors: Tensor) -> bool:
@@ -43,7 +43,8 @@ def add_product(total: Tensor | None, grad: Tensor, weight: Tensor, dtype: torch
 
 def outers(grads: Sequence[Tensor], x: Tensor) -> list[Tensor]:
     """(N, K) each, (N, D) → grad.T @ x (K, D) each."""
-    if not _takes(x, *grads):
+    # on narrow features oneDNN splits the long sum among threads, so that their number would change bits; MKL does not
+    if not _takes(x, *grads) or x.shape[1] < 128:
         return [g.t() @ x for g in grads]
     packed = x.to_mkldnn()
     out = []

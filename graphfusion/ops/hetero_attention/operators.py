@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphfusion.errors import ConfigError, GraphError, unknown_name
 from graphfusion.ops.hetero_attention import cpu, gemm, reference
-from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout
+from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout, width_of
 
 MODES = cpu.MODES
 BACKENDS = ("cpu", "reference")
@@ -73,8 +73,11 @@ def hetero_attention(
     att · leaky(value_j + query_i + edge_ij) (Brody et al. 2022), `dot` key_j · query_i / √C + edge_ij (Vaswani et al. 2017).
 
     Args:
-        value: per node type (N, R, H, C) float32 or bfloat16, slot r for the r-th relation that leaves it; (N, R, 1, C)
-            shares a row among all heads.
+        plan: the relations; see `make_plan`.
+        mode: `gat`, `gatv2` or `dot`.
+        across: one softmax over the edges of all relations into a node.
+        value: per node type (N, R, H, C) float32 or bfloat16, slot r for the r-th relation that leaves it; (N, R, 1, C),
+            then for all types, shares a row among all heads.
         key: `gat` (N, R, H), `dot` (N, R, H, C), `gatv2` none.
         query: `gat` (N, Q, H), else (N, Q, H, C), slot q for the q-th relation that enters the type.
         att: (relations, H, C), for `gatv2`.
@@ -175,7 +178,7 @@ def _check(
     _check_dimensions("value", value, plan, "(N, R, H, C)")
     _check_dimensions("query", query, plan, "(N, Q, H)" if mode == "gat" else "(N, Q, H, C)")
     heads = query[0].shape[2]
-    width = next((v.shape[3] for v in value if v.shape[1]), 1)
+    width = width_of(value)
     for t, name in enumerate(plan.node_types):
         nodes, leaving, entering = plan.sizes[t], len(plan.leaving(name)), len(plan.entering(name))
         rows = [(nodes, leaving, heads, width), (nodes, leaving, heads if mode == "gatv2" else 1, width)]
@@ -186,12 +189,16 @@ def _check(
             raise GraphError(f"query of {name!r}: expected {(nodes, entering, *tail)}, got {tuple(query[t].shape)}.")
         if key and tuple(key[t].shape) != (nodes, leaving, *tail):
             raise GraphError(f"key of {name!r}: expected {(nodes, leaving, *tail)}, got {tuple(key[t].shape)}.")
-    tensors = [*value, *key, *query, *edge, *([] if att is None else [att]), *plan.index]
-    if any(t.device != query[0].device for t in tensors):
-        raise GraphError(
-            f"tensors lie on several devices: {sorted({str(t.device) for t in tensors})}; move them with .to()."
-        )
+    _check_together([*value, *key, *query, *edge, *([] if att is None else [att]), *plan.index], value)
     _check_edges(plan, edge, (heads, width) if mode == "gatv2" else (heads,), att, width)
+
+
+def _check_together(tensors: Sequence[Tensor], value: Sequence[Tensor]) -> None:
+    if len({v.shape[2] for v in value if v.shape[1]}) > 1:
+        raise GraphError("value: expected a row for each head in all node types, or one for all heads in all of them.")
+    devices = sorted({str(t.device) for t in tensors})
+    if len(devices) > 1:
+        raise GraphError(f"tensors lie on several devices: {devices}; move them with .to().")
 
 
 def _check_dimensions(what: str, tensors: Sequence[Tensor], plan: Plan, shape: str) -> None:
@@ -362,7 +369,7 @@ def _(
     across: bool,
     backend: str,
 ) -> list[Tensor]:
-    heads, width = query[0].shape[2], next((v.shape[3] for v in value if v.shape[1]), 1)
+    heads, width = query[0].shape[2], width_of(value)
     return [q.new_empty(q.shape[0], outputs_of(q.shape[1], bool(layout[2])), heads, width) for q in query]
 
 
@@ -392,7 +399,9 @@ def _attention_backward(
     if _backend(backend, value, query) == "cpu":
         return cpu.backward(grad, value, key, query, att, edge, *rest)
     parts = (value, key, query, [] if att is None else [att], edge)
-    with torch.enable_grad():
+    # an operator runs below autograd, which the reference needs back for its own graph
+    below = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with torch.enable_grad(), below:
         leaves = [[t.detach().requires_grad_() for t in part] for part in parts]
         v, k, q, a, e = leaves
         outs = reference.attention(v, k, q, a[0] if a else None, e, *rest)[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class _Rule:
         """None."""
         return ()
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> _Rule:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Itself: nothing lies on a device."""
         return self
 

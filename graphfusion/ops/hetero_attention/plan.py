@@ -46,8 +46,8 @@ class Plan:
 
     `layout`: [node types, relations, merged] and ten whole numbers a relation. `index`: `ptr` (B + 1,) int32 of each
     node type, then the tensors of each relation. `merged`: the messages of all relations into a node are added; else
-    each relation has an output of its own. `sizes`: nodes N of each type. `order[r]`: for listed edges, the place in the given list of each edge in
-    the order by target.
+    each relation has an output of its own. `sizes`: nodes N of each type. `order[r]`: for listed edges, the place in
+    the given list of each edge in the order by target.
     """
 
     node_types: tuple[str, ...]
@@ -99,6 +99,11 @@ def read_layout(layout: Sequence[int], index: Sequence[Tensor]) -> list[Row]:
 def outputs_of(entering: int, merged: bool) -> int:
     """How many outputs a node has that `entering` relations enter."""
     return min(entering, 1) if merged else entering
+
+
+def width_of(value: Sequence[Tensor]) -> int:
+    """C, by the types that a relation leaves; by the first type if there are none."""
+    return next((v.shape[3] for v in value if v.shape[1]), value[0].shape[3])
 
 
 TENSORS = {"csr": 2, "dense": 0, "broadcast": 0, "window": 0, "grid": 1, "bitmask": 2}

@@ -6,6 +6,7 @@ outputs of a type (merged: 1 if anything enters it; else Q), `H` heads, `C` widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout
+from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
 
 TWO_SAMPLES = "an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr."
 
@@ -60,7 +61,7 @@ def attention(
         for group in groups:
             target = torch.cat([ends[r][1] for r in group])
             alpha = _softmax(torch.cat([scores[r] for r in group]), target, query[t].shape[0])
-            for r, part in zip(group, alpha.split([len(scores[r]) for r in group]), strict=True):
+            for r, part in zip(group, torch.split(alpha, [len(scores[r]) for r in group]), strict=True):
                 weights[r] = part
     for r, (row, (source, target)) in enumerate(zip(rows, ends, strict=True)):
         alpha = weights[r]
@@ -71,7 +72,7 @@ def attention(
         place = 0 if layout[2] else row.enters
         width = outs[row.target].shape[1]
         flat = outs[row.target].flatten(0, 1)
-        outs[row.target] = flat.index_add(0, target * width + place, message).unflatten(0, (-1, width))
+        outs[row.target] = flat.index_add(0, target * width + place, message).view_as(outs[row.target])
     return outs, weights
 
 
@@ -101,7 +102,7 @@ def _scores(
     there = value if mode == "gatv2" else key
     k, q = there[row.source][source, row.leaves], query[row.target][target, row.enters]
     if mode == "dot":
-        dots = (k.to(q.dtype) * q).sum(2) / k.shape[2] ** 0.5
+        dots = (k.to(q.dtype) * q).sum(2) / math.sqrt(k.shape[2])
         return dots if edge is None else dots + edge
     total = k.to(q.dtype) + q
     total = leaky_relu(total if edge is None else total + edge, slope)
@@ -155,5 +156,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _zeros(query: Tensor, value: Sequence[Tensor], outputs: int) -> Tensor:
-    width = max((v.shape[3] for v in value if v.shape[1]), default=1)
+    width = width_of(value)
     return query.new_zeros(query.shape[0], outputs, query.shape[2], width)

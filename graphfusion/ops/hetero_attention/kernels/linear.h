@@ -57,11 +57,15 @@ template <int P> static void weigh(const Problem &p, const Relation &r, Sorted &
   const int64_t n = from.ptr[b + 1] - from.ptr[b], m = to.ptr[b + 1] - to.ptr[b];
   const float *key = from.key + ((int64_t)from.ptr[b] * from.R + r.leaves) * P + h;
   float *raw = s.e2.reserve(n + 2 * W), *sorted = s.b.reserve(n + 2 * W), *e1 = s.e1.reserve(n + 2 * W);
-  for (int64_t j = 0; j < n; j++) raw[j] = key[j * from.R * P];
+  float unknown = 0;  // NaN if a key is: a sum over all sources must show it
+  for (int64_t j = 0; j < n; j++) {
+    raw[j] = key[j * from.R * P];
+    if (raw[j] != raw[j]) unknown = raw[j];
+  }
   sort_down(s, raw, n);
   for (int64_t j = 0; j < n; j++) sorted[j] = raw[s.order[j]];
   for (int64_t j = n; j < n + W; j++) sorted[j] = -INFINITY;
-  const float top = sorted[0];
+  const float top = sorted[0] + unknown;
   float *e2 = s.e2.data;
   for (int64_t j = 0; j < n; j += W) {
     const vf below = load(sorted + j) - top;

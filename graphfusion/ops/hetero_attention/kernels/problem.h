@@ -55,8 +55,6 @@ template <class T> struct Buffer {
 static inline int64_t most_sources(const Problem &p, const Relation &r, int64_t b, int64_t i) {
   switch (r.kind) {
     case CSR: return r.a[i + 1] - r.a[i];
-    case WINDOW: return r.p[1] - r.p[0] + 1;
-    case GRID: return (2 * r.p[0] + 1) * (2 * r.p[0] + 1);
     case BITMASK: return 32 * (int64_t)(r.b[i + 1] - r.b[i]);
     default: return p.type[r.source].ptr[b + 1] - p.type[r.source].ptr[b];
   }
@@ -83,14 +81,16 @@ static inline int64_t sources_of(const Problem &p, const Relation &r, int64_t b,
       for (int64_t j = 0; j < n; j++)
         if (r.p[0] || j != here) out[count++] = first + j;
       return count;
-    case WINDOW:
-      for (int64_t s = r.p[0]; s <= r.p[1]; s++) {
-        const int64_t j = here + s * r.p[2];
-        if (j >= 0 && j < n && (s || r.p[3])) out[count++] = first + j;
-      }
+    case WINDOW: {  // steps that stay in the sample: 0 <= here + s * step < n
+      const int64_t step = r.p[2], room = n - 1 - here;
+      const int64_t down = -(here / step), up = room >= 0 ? room / step : -((step - 1 - room) / step);
+      const int64_t low = r.p[0] > down ? r.p[0] : down, high = r.p[1] < up ? r.p[1] : up;
+      for (int64_t s = low; s <= high; s++)
+        if (s || r.p[3]) out[count++] = first + here + s * step;
       return count;
+    }
     case GRID: {
-      const int64_t radius = r.p[0];
+      const int64_t radius = r.p[0] < n ? r.p[0] : n;
       const int32_t columns = r.a[b], row = (int32_t)here / columns, column = (int32_t)here % columns;
       for (int64_t dr = -radius; dr <= radius; dr++)
         for (int64_t dc = -radius; dc <= radius; dc++) {
