@@ -29,9 +29,12 @@ lint: $(READY)  ## style, types, and imports that go down only
 gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo on the GPU against the CPU
 	PYTHONPATH=. python3 -m pytest -q -m gpu -o filterwarnings=default tests
 	PYTHONPATH=. python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
+	PYTHONPATH=. python3 benchmarks/attention.py --device cuda
 
 tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/digit_ops.py --table
+	$(BIN)/python benchmarks/attention.py --table
+	$(BIN)/python benchmarks/attention_modes.py --table
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache

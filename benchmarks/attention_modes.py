@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.digit_ops import RESULTS, ROOT, SETTINGS, environment
-from graphfusion.ops.hetero_attention import MODES
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
+
+from benchmarks.digit_ops import RESULTS, ROOT, SETTINGS, environment  # noqa: E402
+from graphfusion.ops.hetero_attention import MODES  # noqa: E402
 
 FILE = RESULTS / "attention_modes.csv"
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch_geometric.nn import GATConv, HeteroConv
 
+import graphfusion
 from tests.conftest import WORDS, png, wav
 
 ROOT = Path(__file__).parents[1]
@@ -37,3 +40,12 @@ def test_your_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     space: dict[str, object] = {}
     exec(BLOCKS[0].replace('preset="fast"', 'preset="fast", epochs=1, dim=16'), space)
     assert len(space["p"].predict("new.csv")) == 40  # type: ignore[attr-defined]
+
+
+def test_a_model_of_pyg_is_accelerated() -> None:
+    edge_type = ("a", "to", "a")
+    model = torch.nn.ModuleList([HeteroConv({edge_type: GATConv((4, 4), 8, add_self_loops=False)})])
+    space: dict[str, object] = {"graphfusion": graphfusion, "model": model}
+    exec(BLOCKS[2], space)
+    x, edges = {"a": torch.randn(3, 4)}, {edge_type: torch.tensor([[0, 1, 2], [1, 1, 0]])}
+    torch.testing.assert_close(space["fast"][0](x, edges)["a"], model[0](x, edges)["a"])  # type: ignore[index]
