@@ -4,7 +4,9 @@
     python benchmarks/attention_modes.py --table                                   # the table again, from the CSV alone
 
 Settings and rows of benchmarks/digit_ops.py (graph "hub"), the epoch chosen on the validation rows; the test rows are never
-read. Results: benchmarks/results/attention_modes.csv, one row a fit.
+read. What a mode costs: benchmarks/attention.py.
+
+Results: benchmarks/results/attention_modes.csv, one row a fit.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import argparse
 import csv
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
-from benchmarks.digit_ops import RESULTS, ROOT, SETTINGS, environment  # noqa: E402
-from graphfusion.ops.hetero_attention import MODES  # noqa: E402
+from benchmarks.digit_ops import RESULTS, ROOT, SETTINGS, environment
+from graphfusion.ops.hetero_attention import MODES
 
 FILE = RESULTS / "attention_modes.csv"
 
@@ -35,7 +36,6 @@ def fit(mode: str, seed: int, tables: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     predictor = graphfusion.FusionPredictor(target="answer", seed=seed, attention=mode, graph="hub", **SETTINGS)
-    began = time.monotonic()
     predictor.fit(tables / "train.parquet", valid=tables / "valid.parquet")
     best = max(predictor.history, key=lambda h: (h["valid_score"], -h["valid_loss"]))
     return {
@@ -44,7 +44,6 @@ def fit(mode: str, seed: int, tables: Path) -> dict[str, Any]:
         "valid_accuracy": round(best["valid_accuracy"], 5),
         "best_epoch": best["epoch"],
         "parameters": sum(p.numel() for p in predictor.pipeline.model.parameters()),
-        "fit_seconds": round(time.monotonic() - began),
         "settings": str(SETTINGS),
         **environment(),
     }
@@ -70,18 +69,14 @@ def read() -> list[dict[str, str]]:
 
 def table(rows: list[dict[str, str]]) -> str:
     """One line a mode, as Markdown."""
-    base = np.mean([float(r["fit_seconds"]) for r in rows if r["mode"] == MODES[0]])
-    lines = ["| mode | seeds | validation accuracy, % | parameters | fit time |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| mode | seeds | validation accuracy, % | parameters |", "| --- | --- | --- | --- |"]
     for mode in MODES:
         own = [r for r in rows if r["mode"] == mode]
         if not own:
             continue
         score = 100 * np.array([float(r["valid_accuracy"]) for r in own])
-        seconds = np.mean([float(r["fit_seconds"]) for r in own])
         each = ", ".join(f"{s:.2f}" for s in score)
-        lines.append(
-            f"| {mode} | {len(own)} | {score.mean():.2f} ({each}) | {int(own[0]['parameters']):,} | {seconds / base:.2f} × |"
-        )
+        lines.append(f"| {mode} | {len(own)} | {score.mean():.2f} ({each}) | {int(own[0]['parameters']):,} |")
     return "\n".join(lines)
 
 

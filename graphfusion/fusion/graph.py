@@ -29,7 +29,7 @@ class GraphFusion(nn.Module):
         dim: int,
         layers: int = 2,
         heads: int = 4,
-        attention: str | Mapping[EdgeType, str] = "gat",
+        attention: str | Mapping[EdgeType, str] = "gatv2",
         readout: str = "attention",
         dropout: float = 0.0,
     ) -> None:
