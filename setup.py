@@ -18,6 +18,7 @@ setup(
             extra_compile_args=[
                 "-std=gnu++17",
                 "-O3",
+                "-g0",
                 "-fno-math-errno",
                 "-fopenmp",
                 "-ffp-contract=fast",

@@ -28,7 +28,7 @@ class HeteroAttention(nn.Module):
     Args:
         node_types, edge_types: the frozen vocabulary; every call carries all of them, with 0 rows where absent.
         dim, heads: `heads` heads of width `dim / heads` each.
-        mode: a key of `MODES`, or one for each edge type.
+        mode: one of `MODES`, or one for each edge type.
         edge_dims: width of the edge features of the relations that have some.
         few: node types with a handful of nodes a sample (hubs): `gat` relations into them gather before they project.
 

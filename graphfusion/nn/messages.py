@@ -46,7 +46,7 @@ def messages(
     parts = [(maps.value, maps.value_bias, (heads, width), low), (maps.query, maps.query_bias, tail, high)]
     if mode != "gatv2":
         parts.append((maps.key, (), tail, high))
-    value, query, *key = _project(x, parts)
+    value, query, *key = _project(x, parts, options.get("backend", "auto"))
     return hetero_attention(value, key[0] if key else [], query, plan, mode=mode, **options)
 
 
@@ -66,7 +66,9 @@ def messages_into_few(
         else a.new_empty(a.shape[0], 0, 1, width, dtype=_value_dtype(a))
         for a, count in zip(x, leaving, strict=True)
     ]
-    keys, queries = _project(x, [(key, (), (heads,), high), (query, (), (heads,), high)])
+    keys, queries = _project(
+        x, [(key, (), (heads,), high), (query, (), (heads,), high)], options.get("backend", "auto")
+    )
     gathered = hetero_attention(value, keys, queries, plan, mode="gat", **options)  # (N, Q, H, D)
     return {
         name: torch.einsum("nqhd,qhcd->nhc", rows, _weights(plan, name, weight).to(rows.dtype)).flatten(1)
@@ -91,13 +93,13 @@ def _value_dtype(x: Tensor) -> torch.dtype:
 
 
 def _project(
-    x: Sequence[Tensor], parts: Sequence[tuple[Maps, Maps, tuple[int, ...], torch.dtype]]
+    x: Sequence[Tensor], parts: Sequence[tuple[Maps, Maps, tuple[int, ...], torch.dtype]], backend: str
 ) -> list[list[Tensor]]:
     """For each (maps, biases, tail, dtype): (N, slots, *tail) of each type, all made in one call."""
     weight = [w.to(dtype) for maps, _, _, dtype in parts for w in maps if w is not None]
     of = [t for maps, *_ in parts for t, w in enumerate(maps) if w is not None]
     bias = [b.to(dtype) for maps, shifts, _, dtype in parts for b in _biases(maps, shifts)] if parts[0][1] else []
-    made = iter(hetero_project(x, weight, of, bias))
+    made = iter(hetero_project(x, weight, of, bias, backend))
     return [
         [
             a.new_empty(a.shape[0], 0, *tail, dtype=dtype)

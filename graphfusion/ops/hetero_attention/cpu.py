@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.pairs import KINDS
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
 from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
 
 MODES = ("gat", "gatv2", "dot")
 MOST_HEADS = 16
+TOO_MANY = 2
 
 
 @cache
@@ -29,7 +31,7 @@ def _library() -> ctypes.CDLL | str:
     """The loaded kernels, or why there are none."""
     found = [f for f in (Path(__file__).with_name("_kernels" + end) for end in EXTENSION_SUFFIXES) if f.is_file()]
     if not found:
-        return "the C++ kernels were not built (no C++ compiler when graphfusion was installed); install one, then reinstall"
+        return "the C++ kernels were not built: they need a C++ compiler with OpenMP at installation; `pip install -v .` says more"
     try:
         library = ctypes.CDLL(str(found[0]))
     except OSError as error:
@@ -171,8 +173,8 @@ class _Call:
         self.value = [self._wide(v) for v in value]
         self.key, self.query = [self._logit(k) for k in key], [self._logit(q) for q in query]
         self.edge = [self._logit(e) if e.numel() else e for e in edge]
-        self.att = None if att is None else self._wide(att)
-        self.index, self.rows = [t.contiguous() for t in index], read_layout(layout, index)
+        self.att = None if att is None else self._wide(att).float()
+        self.index, self.rows = [t.contiguous() for t in index], read_layout(layout, self.index)
         samples = len(index[0]) - 1
         options = (int(value[0].dtype == torch.bfloat16), int(across), top_k, torch.get_num_threads(), samples)
         heads = (self.heads, self.padded, 1 if shared else self.heads, self.columns)
@@ -207,7 +209,10 @@ class _Call:
         numbers = array("q", self._numbers())
         real = array("d", self.real)
         places = [ctypes.c_void_p(a.buffer_info()[0]) for a in (numbers, real)]
-        if _kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes)):
+        failed = _kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes))
+        if failed == TOO_MANY:
+            raise GraphError("a sample has 2³¹ pairs or more; use lists, windows, or dense relations in mode 'gat'.")
+        if failed:
             raise GraphError(TWO_SAMPLES)
 
     def outputs(self) -> list[Tensor]:
@@ -260,8 +265,6 @@ class _Call:
 
 
 def _row_numbers(row: Row) -> tuple[int, ...]:
-    from graphfusion.ops.hetero_attention.pairs import KINDS
-
     return (KINDS.index(row.kind), row.source, row.leaves, row.target, row.enters, *row.parameters)
 
 

@@ -28,7 +28,11 @@ _ARGUMENTS = (
 
 
 def hetero_project(
-    x: Sequence[Tensor], weight: Sequence[Tensor], of: Sequence[int], bias: Sequence[Tensor] = ()
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    of: Sequence[int],
+    bias: Sequence[Tensor] = (),
+    backend: str = "auto",
 ) -> list[Tensor]:
     """All linear maps of a layer: output k is x[of[k]] @ weight[k].T (+ bias[k]), in the dtype of weight[k].
 
@@ -37,6 +41,7 @@ def hetero_project(
         weight: (K, D) stacked maps; those that make logits may be float32 while those that make values are bfloat16.
         of: the node type that each map reads.
         bias: (K,) each, or none at all.
+        backend: `reference` gives derivatives of any order; any other name the operator.
 
     Raises:
         GraphError: widths do not fit.
@@ -44,8 +49,9 @@ def hetero_project(
     for k, (t, w) in enumerate(zip(of, weight, strict=True)):
         if x[t].dim() != 2 or x[t].shape[1] != w.shape[1]:
             raise GraphError(f"projection {k}: expected features (N, {w.shape[1]}), got {tuple(x[t].shape)}.")
-    if torch.compiler.is_exporting():
-        return reference.project(x, weight, bias, of)
+    if torch.compiler.is_exporting() or (backend == "reference" and not torch.compiler.is_compiling()):
+        with _without_autocast(x):
+            return reference.project(x, weight, bias, of)
     out: list[Tensor] = torch.ops.graphfusion.hetero_project(list(x), list(weight), list(bias), list(of))
     return out
 
@@ -97,7 +103,8 @@ def hetero_attention(
     _check(value, key, query, plan, mode, att, extra, dropout, top_k)
     if torch.compiler.is_exporting() and any(r not in plan.order for r in plan.relations):
         raise GraphError(
-            "export: the plan walks rules, whose number of edges follows from data; export with plan.listed()."
+            "export: the plan walks rules, whose number of edges follows from data. Give a layer `plan.listed()`, a whole "
+            "model a batch `batch.with_edges({t: batch.edge_index(t) for t in batch.edge_types})`."
         )
     chosen = _backend(backend, value, query)
     if seed is not None and seed.numel() != 1:
@@ -272,10 +279,11 @@ def _(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
 )
 def _project(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) -> list[Tensor]:
     cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
-    return [
-        gemm.linear(cast[t, w.dtype], w, bias[k] if bias else None)
-        for k, (t, w) in enumerate(zip(of, weight, strict=True))
-    ]
+    with _without_autocast(x):
+        return [
+            gemm.linear(cast[t, w.dtype], w, bias[k] if bias else None)
+            for k, (t, w) in enumerate(zip(of, weight, strict=True))
+        ]
 
 
 @_project.register_fake
@@ -289,6 +297,13 @@ def _(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) 
     schema="(Tensor[] grad, Tensor[] x, Tensor[] weight, bool bias, int[] of) -> Tensor[]",
 )
 def _project_backward(
+    grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]
+) -> list[Tensor]:
+    with _without_autocast(x):
+        return _project_gradients(grad, x, weight, bias, of)
+
+
+def _project_gradients(
     grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]
 ) -> list[Tensor]:
     dx: list[Tensor | None] = [None] * len(x)
@@ -453,6 +468,11 @@ def _attention_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]
 
 
 _attention.register_autograd(_attention_gradient, setup_context=_attention_setup)
+
+
+def _without_autocast(x: Sequence[Tensor]) -> Any:
+    """The dtype of a map is chosen by its weight: logits stay float32 under autocast, also of a type without rows."""
+    return torch.autocast(x[0].device.type, enabled=False)
 
 
 def _split(flat: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:

@@ -144,6 +144,10 @@ class Grid:
     loops: bool = True
     kind: ClassVar[str] = "grid"
 
+    def __post_init__(self) -> None:
+        if self.radius < 0:
+            raise GraphError(f"Grid: expected a radius from 0, got {self.radius}.")
+
     def edge_index(self, source_ptr: Tensor, target_ptr: Tensor) -> Tensor:
         """See the protocol."""
         sample = _owner(target_ptr)

@@ -131,6 +131,9 @@ def make_plan(
     """
     names = tuple(sizes)
     device = next((t.device for t in (ptr or {}).values()), None) or _device_of(pairs)
+    for name, size in sizes.items():
+        if size > MOST:
+            raise GraphError(f"node type {name!r}: expected at most {MOST} nodes, got {size}; split the batch.")
     index = _pointers(sizes, ptr, device)
     layout: list[int] = [len(names), len(pairs), int(merged)]
     order: dict[Relation, Tensor] = {}
@@ -147,13 +150,15 @@ def make_plan(
         entered[target] += 1
         if isinstance(what, EdgeList):
             check_edges(relation, what.index, device)
-            first, found, order[relation] = torch.ops.graphfusion.index_edges(
-                what.index, sizes[source], sizes[target], str(relation)
-            )
+            first, found, order[relation] = _index(what.index, sizes[source], sizes[target], str(relation))
             index += [first, found]
         else:
             index += _rule_tensors(relation, what, sizes[target], len(index[0]) - 1)
     return Plan(names, tuple(pairs), tuple(layout), tuple(index), tuple(sizes.values()), order)
+
+
+MOST = 2**31 - 1
+"""Nodes of a type and edges of a relation are numbered by int32."""
 
 
 def check_edges(relation: Relation, edges: Tensor, device: torch.device) -> None:
@@ -162,6 +167,8 @@ def check_edges(relation: Relation, edges: Tensor, device: torch.device) -> None
         raise GraphError(f"edges of {relation}: expected the shape (2, E), got {tuple(edges.shape)}.")
     if edges.dtype not in (torch.int64, torch.int32):
         raise GraphError(f"edges of {relation}: expected int64 node numbers, got {edges.dtype}; use .long().")
+    if edges.shape[1] > MOST:
+        raise GraphError(f"edges of {relation}: expected at most {MOST}, got {edges.shape[1]}; split the batch.")
     if edges.device != device:
         raise GraphError(f"edges of {relation}: expected them on {device}, got {edges.device}; move them with .to().")
 
@@ -179,7 +186,7 @@ def _pointers(sizes: Mapping[str, int], ptr: Mapping[str, Tensor] | None, device
     for name, size in sizes.items():
         if name not in ptr:
             raise GraphError(f"ptr: the node type {name!r} has none; expected one for each of {', '.join(sizes)}.")
-        if ptr[name].dim() != 1 or len(ptr[name]) != len(next(iter(ptr.values()))):
+        if ptr[name].dim() != 1 or not len(ptr[name]) or len(ptr[name]) != len(next(iter(ptr.values()))):
             shapes = {n: tuple(p.shape) for n, p in ptr.items()}
             raise GraphError(f"ptr: expected (samples + 1,) for every type, as many samples in each; got {shapes}.")
         index.append(_numbers(ptr[name], 0, size, f"ptr of {name!r}"))
@@ -197,11 +204,23 @@ def _rule_tensors(relation: Relation, rule: Pairs, targets: int, samples: int) -
             found = tuple(rule.start.shape)
             raise GraphError(f"bitmask of {relation}: expected starts ({targets + 1},) of the mask, got {found}.")
         start = _numbers(rule.start, 0, len(rule.words), f"starts of the mask of {relation}")
-        return [rule.words.to(torch.int32), start]
+        return [rule.words.to(torch.int32).contiguous(), start]
     return [t.to(torch.int32) for t in rule.tensors()]
+
+
+def _index(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Pointers (targets + 1,) and sources (E,), by target, as int32; the place (E,) of each in the list."""
+    if not torch.compiler.is_exporting():
+        first, found, order = torch.ops.graphfusion.index_edges(edges, sources, targets, name)
+        return first, found, order
+    order = torch.argsort(edges[1], stable=True)  # what the operator gives, in ATen, unchecked
+    bounds = torch.arange(targets + 1, device=edges.device)
+    return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order
 
 
 def _numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
     """The same as int32; GraphError if one is below `least` or, with `end` ≥ 0, they do not ascend from 0 to `end`."""
+    if torch.compiler.is_exporting():
+        return numbers.to(torch.int32)
     found: Tensor = torch.ops.graphfusion.index_numbers(numbers, least, end, what)
     return found

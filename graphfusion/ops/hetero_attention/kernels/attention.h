@@ -94,9 +94,8 @@ template <int P> static inline void softmax_gradient(float *w, float *z, int64_t
 template <int P> static inline void scaled_sum(float *d, const float *gain, int64_t n, float *sum) {
   typedef Heads<P> V;
   const int64_t whole = n * P / V::K * V::K;
-  float total[V::K];
-  auto part = V::load_k(total) - V::load_k(total);
-  for (int k = 0; k < V::K; k++) part[k] = 0;
+  float total[V::K] = {0};
+  auto part = V::load_k(total);
   for (int64_t k = 0; k < whole; k += V::K) {
     const auto x = V::load_k(d + k) * V::load_k(gain + k);
     V::store_k(d + k, x);
@@ -203,7 +202,8 @@ struct Edges {
   Buffer<float> w, z;                   // (edges, P) weights after dropout, score gradients
 };
 
-static bool list_edges(const Problem &p, Edges &g, int64_t b) {
+// 0, or why not: 1 an edge leaves its sample, 2 there are more pairs than an int32 can number.
+static int list_edges(const Problem &p, Edges &g, int64_t b) {
   int64_t segments = 0, sources = 0, total = 0;
   g.segment_at.reserve(p.types + 1);
   g.virtual_at.reserve(p.relations + 1);
@@ -228,7 +228,8 @@ static bool list_edges(const Problem &p, Edges &g, int64_t b) {
         if (!r.linear) {
           int32_t *source = g.source.reserve(total + most_sources(p, r, b, i)) + total;
           const int64_t n = sources_of(p, r, b, i, source);
-          if (n < 0) return false;
+          if (n < 0) return 1;
+          if (total + n > INT32_MAX) return 2;
           int64_t *first = g.first.data + g.virtual_at[relation] - p.type[r.source].ptr[b] + 2;
           for (int64_t e = 0; e < n; e++) first[source[e]]++;
           total += n;
@@ -255,7 +256,7 @@ static bool list_edges(const Problem &p, Edges &g, int64_t b) {
         }
       }
   }
-  return true;
+  return 0;
 }
 
 // `alone`: no other thread works on these edges, so what vector steps write after an end is written again later.
@@ -397,7 +398,8 @@ template <class T, int P> static int backward(const Problem &p) {
 #pragma omp for schedule(dynamic, 1)
       for (int64_t k = 0; k < groups; k++)
         for (int64_t b = k * each; b < p.B && b < (k + 1) * each; b++) {
-          if (!list_edges(p, g, b)) { failed = 1; continue; }
+          const int why = list_edges(p, g, b);
+          if (why) { failed |= why; continue; }
           for (int64_t t = 0; t < p.types; t++)
             for (int64_t i = p.type[t].ptr[b]; i < p.type[t].ptr[b + 1]; i++)
               backward_row<T, P>(p, g, s, partial.data + k * size, b, t, i, true);
@@ -413,7 +415,8 @@ template <class T, int P> static int backward(const Problem &p) {
   }
   Edges g;
   for (int64_t b = 0; b < p.B; b++) {
-    if (!list_edges(p, g, b)) return 1;
+    const int why = list_edges(p, g, b);
+    if (why) return why;
     int64_t chunks = 0;
     for (int64_t t = 0; t < p.types; t++) chunks += (p.type[t].ptr[b + 1] - p.type[t].ptr[b] + ROWS - 1) / ROWS;
     memset(partial.reserve(chunks * size + 1), 0, chunks * size * sizeof(float));

@@ -4,7 +4,13 @@
 
 #include "entry.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE 1  // the files of 8 and 16 lanes are not empty
+#else
+#define WIDE 0
+#endif
+
+#if WIDE
 static bool has(int lanes) {
   __builtin_cpu_init();
   if (lanes == 8) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -15,14 +21,14 @@ static bool has(int lanes) {
 extern "C" {
 // Most lanes that this processor has kernels for: 16, 8 or 4.
 int graphfusion_lanes() {
-#if defined(__x86_64__)
+#if WIDE
   if (has(8)) return has(16) ? 16 : 8;
 #endif
   return 4;
 }
-// One forward (back = 0) or backward call; not 0 if an edge ties two samples.
+// One forward (back = 0) or backward call; 1 if an edge ties two samples, 2 if a sample has too many pairs.
 int graphfusion_attention(const int64_t *in, const double *real, int back, int lanes) {
-#if defined(__x86_64__)
+#if WIDE
   if (lanes == 16) return call_avx512(in, real, back);
   if (lanes == 8) return call_avx2(in, real, back);
 #endif

@@ -1,4 +1,4 @@
-// Vectors of W floats: loads, exponential, logarithm, sums over lanes. Included inside a namespace per lane width.
+// Vectors of W floats: loads, exponential, sums over lanes. Included inside a namespace per lane width.
 
 typedef float vf __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(W * 4), aligned(4), may_alias));
@@ -17,7 +17,6 @@ static inline void store(bf16 *p, vf v) {  // round to nearest even; NaN stays N
   r = (r & ~(vu)nan) | (((u >> 16) | 0x40) & (vu)nan);
   *(vh *)p = __builtin_convertvector(r, vh);
 }
-static inline float load1(const float *p) { return *p; }
 
 // exp(x) to about 1 ulp for x ≤ 88; 0 below -87 (range reduction and polynomial as in Cephes expf). NaN stays NaN.
 static inline vf exp_lanes(vf x) {
@@ -39,8 +38,12 @@ static inline vf exp_lanes(vf x) {
   return small ? vf{} : q;
 }
 
-#if W == 16
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#define LANES(a, b, ...) __builtin_shuffle(a, b, vi{__VA_ARGS__})
+#else
 #define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#if W == 16
 static inline vf pair1(vf a, vf b) {
   return LANES(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) + LANES(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
@@ -54,13 +57,11 @@ static inline vf pair8(vf a, vf b) {
   return LANES(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + LANES(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
 }
 #elif W == 8
-#define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 static inline vf pair1(vf a, vf b) { return LANES(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + LANES(a, b, 1, 9, 3, 11, 5, 13, 7, 15); }
 static inline vf pair2(vf a, vf b) { return LANES(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + LANES(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
 static inline vf pair4(vf a, vf b) { return LANES(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + LANES(a, b, 4, 5, 6, 7, 12, 13, 14, 15); }
 static inline vf pair8(vf a, vf) { return a; }
 #else
-#define LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 static inline vf pair1(vf a, vf b) { return LANES(a, b, 0, 4, 2, 6) + LANES(a, b, 1, 5, 3, 7); }
 static inline vf pair2(vf a, vf b) { return LANES(a, b, 0, 1, 4, 5) + LANES(a, b, 2, 3, 6, 7); }
 static inline vf pair4(vf a, vf) { return a; }

@@ -10,9 +10,10 @@ struct Sorted {
 };
 
 // order: the numbers 0 … n − 1 by key, largest first, equal keys by number. keys has room for W − 1 more.
-static inline void sort_down(Sorted &s, float *key, int64_t n) {
+static inline void sort_down(Sorted &s, float *key, int64_t n, bool unknown) {
   int32_t *order = s.order.reserve(n + W);
   for (int64_t j = 0; j < n; j++) order[j] = j;
+  if (unknown) return;  // a key is NaN: any order will do, but each source must have a place
   if (n <= 256) {  // rank by counting: everything in vectors
     for (int64_t j = n; j < n + W; j++) key[j] = -INFINITY;
     for (int64_t j = 0; j < n; j += W) {
@@ -24,7 +25,7 @@ static inline void sort_down(Sorted &s, float *key, int64_t n) {
         rank -= (vi)(other > mine);
         rank -= (vi)(other == mine) & (vi)((vi{} + (int32_t)o) < number);
       }
-      for (int l = 0; l < W && j + l < n; l++) order[rank[l]] = j + l;  // NaN keys rank first: still in range
+      for (int l = 0; l < W && j + l < n; l++) order[rank[l]] = j + l;
     }
     return;
   }
@@ -62,7 +63,7 @@ template <int P> static void weigh(const Problem &p, const Relation &r, Sorted &
     raw[j] = key[j * from.R * P];
     if (raw[j] != raw[j]) unknown = raw[j];
   }
-  sort_down(s, raw, n);
+  sort_down(s, raw, n, unknown != unknown);
   for (int64_t j = 0; j < n; j++) sorted[j] = raw[s.order[j]];
   for (int64_t j = n; j < n + W; j++) sorted[j] = -INFINITY;
   const float top = sorted[0] + unknown;

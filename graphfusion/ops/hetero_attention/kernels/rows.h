@@ -74,7 +74,7 @@ static inline void dot_tile(const float *g, const T *const *rows, int64_t n, flo
 }
 
 // Calls F<VC, HB>(first head) over all H heads, HB as large as the registers allow; wide heads in tiles of TILE vectors,
-// F<VC, 1, ADD>(head, first vector). `Step` is a class template with static `run`.
+// F<VC, 1, ADD>(head, first vector). `Step` has `run<VC, HB, ADD>(head, column)`.
 template <class Step, int VC, int HB> static inline void by_heads(Step &s, int64_t h, int64_t H) {
   for (; h + HB <= H; h += HB) s.template run<VC, HB, false>(h, 0);
   if constexpr (HB > 1) by_heads<Step, VC, HB / 2>(s, h, H);

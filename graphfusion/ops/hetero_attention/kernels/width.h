@@ -1,6 +1,5 @@
 // Everything for one lane width. The includer sets W and NAME after choosing the instruction set.
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
