@@ -174,7 +174,8 @@ class _Call:
         self.key, self.query = [self._logit(k) for k in key], [self._logit(q) for q in query]
         self.edge = [self._logit(e) if e.numel() else e for e in edge]
         self.att = None if att is None else self._wide(att).float()
-        self.index, self.rows = [t.contiguous() for t in index], read_layout(layout, self.index)
+        self.index = [t.contiguous() for t in index]
+        self.rows = read_layout(layout, self.index)
         samples = len(index[0]) - 1
         options = (int(value[0].dtype == torch.bfloat16), int(across), top_k, torch.get_num_threads(), samples)
         heads = (self.heads, self.padded, 1 if shared else self.heads, self.columns)

@@ -8,6 +8,7 @@ outputs of a type (merged: 1 if anything enters it; else Q), `H` heads, `C` widt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -472,7 +473,8 @@ _attention.register_autograd(_attention_gradient, setup_context=_attention_setup
 
 def _without_autocast(x: Sequence[Tensor]) -> Any:
     """The dtype of a map is chosen by its weight: logits stay float32 under autocast, also of a type without rows."""
-    return torch.autocast(x[0].device.type, enabled=False)
+    device = x[0].device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _split(flat: Sequence[Tensor], counts: Sequence[int]) -> list[list[Tensor]]:
