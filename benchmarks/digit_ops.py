@@ -31,7 +31,14 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SETTINGS: dict[str, Any] = {"preset": "fast", "epochs": 20, "patience": 20, "modality_dropout": 0.0, "dropout": 0.0}
+SETTINGS: dict[str, Any] = {
+    "preset": "fast",
+    "epochs": 20,
+    "patience": 20,
+    "modality_dropout": 0.0,
+    "dropout": 0.0,
+    "attention": "gat",
+}
 MODELS: dict[str, dict[str, Any]] = {"graph (hub)": {"graph": "hub"}, "no edges": {"graph": "none"}}
 """Name → what differs from SETTINGS."""
 

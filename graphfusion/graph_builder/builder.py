@@ -14,7 +14,7 @@ from graphfusion.graph_builder.nodes import Nodes, by_target, pack
 from graphfusion.graph_builder.relations import Regular, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import NodeType, Tokens
 from graphfusion.modalities.tokens import no_span, sequence
-from graphfusion.ops.hetero_attention.pairs import Broadcast, Dense, Pairs
+from graphfusion.ops.hetero_attention.pairs import Broadcast, Dense, Pairs, Window
 
 HUB = "hub"
 """Node type of the hub nodes: `hubs` in every sample, also in one without any modality."""
@@ -78,7 +78,7 @@ class GraphBuilder:
                 if relation.learned:
                     total += np.diff(target.ptr) * np.minimum(relation.k, np.diff(packed[relation.source].ptr))  # type: ignore[attr-defined]
                 else:
-                    total += np.bincount(target.sample[self._edges(relation, packed)[1]], minlength=len(total))
+                    total += self._count(relation, packed)
             edges += total.tolist()
         return nodes, edges
 
@@ -95,7 +95,7 @@ class GraphBuilder:
             if relation.learned:
                 lines.append(f"  edge {f'{source} -{name}-> {target}':<28} chosen in the model")
                 continue
-            count = len(self._edges(relation, packed)[0])
+            count = int(self._count(relation, packed).sum())
             each = count / max(len(packed[target]), 1)
             lines.append(f"  edge {f'{source} -{name}-> {target}':<28} {count:>9,}  {each:>8.1f} a target")
         return "\n".join(lines)
@@ -135,6 +135,19 @@ class GraphBuilder:
         if isinstance(rule, Dense) and HUB in (relation.source, relation.target):
             return Broadcast(rule.loops)
         return rule
+
+    def _count(self, relation: Relation, packed: Mapping[str, Nodes]) -> np.ndarray:
+        """(B,) edges of a relation in each sample, without a list where a rule tells."""
+        source, target = packed[relation.source], packed[relation.target]
+        n, m = np.diff(source.ptr), np.diff(target.ptr)
+        rule = relation.rule(source, target) if isinstance(relation, Regular) else None
+        if isinstance(rule, Dense):
+            return n * m - (0 if rule.loops else np.minimum(n, m))
+        if isinstance(rule, Window):
+            steps = np.arange(rule.low, rule.high + 1)
+            steps = rule.step * np.abs(steps if rule.loops else steps[steps != 0])
+            return np.maximum(n[:, None] - steps, 0).sum(1)
+        return np.bincount(target.sample[self._edges(relation, packed)[1]], minlength=len(m))
 
     def _edges(self, relation: Relation, packed: Mapping[str, Nodes]) -> tuple[np.ndarray, np.ndarray]:
         source, target = packed[relation.source], packed[relation.target]

@@ -382,3 +382,16 @@ def test_one_value_row_for_all_heads_is_refused_in_gatv2() -> None:
 @pytest.mark.parametrize("seed", [torch.tensor([1, 2]), torch.tensor([], dtype=torch.int64)], ids=str)
 def test_a_seed_that_is_not_one_number_is_named(seed: Tensor) -> None:
     refused(right("gat").but(dropout=0.5, seed=seed), GraphError, "seed")
+
+
+def test_a_mask_of_strided_words_and_att_of_another_dtype_are_right() -> None:
+    """Kernels read memory as it lies: what is strided or of another dtype must be laid anew for them."""
+    ptr = torch.tensor([0, 3])
+    mask = Bitmask.from_edges(edges((0, 1), (2, 1), (1, 0)), ptr, ptr)
+    wide = torch.zeros(2 * len(mask.words), dtype=torch.int32)
+    wide[::2] = mask.words
+    plans = [make_plan({"a": 3}, {("a", "m", "a"): m}) for m in (mask, replace(mask, words=wide[::2]))]
+    value, query, att = torch.randn(3, 1, 2, 8), torch.randn(3, 1, 2, 8), torch.randn(1, 2, 8)
+    one = hetero_attention([value], [], [query], plans[0], mode="gatv2", att=att, backend="cpu")[0]
+    two = hetero_attention([value], [], [query], plans[1], mode="gatv2", att=att.double(), backend="cpu")[0]
+    assert torch.equal(one, two)

@@ -431,7 +431,7 @@ def test_an_exported_layer_is_aten_only(mode: str, few: tuple[str, ...], passed:
 
 def test_export_of_rules_says_what_to_do() -> None:
     layer, plans, x = layer_of("gat")
-    with pytest.raises(GraphError, match=r"export with plan\.listed\(\)"):
+    with pytest.raises(GraphError, match=r"Give a layer `plan\.listed\(\)`"):
         torch.export.export(WithPlans(layer, plans), (x,))
 
 
