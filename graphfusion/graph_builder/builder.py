@@ -142,11 +142,13 @@ class GraphBuilder:
         n, m = np.diff(source.ptr), np.diff(target.ptr)
         rule = relation.rule(source, target) if isinstance(relation, Regular) else None
         if isinstance(rule, Dense):
-            return n * m - (0 if rule.loops else np.minimum(n, m))
+            every: np.ndarray = n * m - (0 if rule.loops else np.minimum(n, m))
+            return every
         if isinstance(rule, Window):
             steps = np.arange(rule.low, rule.high + 1)
             steps = rule.step * np.abs(steps if rule.loops else steps[steps != 0])
-            return np.maximum(n[:, None] - steps, 0).sum(1)
+            near: np.ndarray = np.maximum(n[:, None] - steps, 0).sum(1)
+            return near
         return np.bincount(target.sample[self._edges(relation, packed)[1]], minlength=len(m))
 
     def _edges(self, relation: Relation, packed: Mapping[str, Nodes]) -> tuple[np.ndarray, np.ndarray]:
