@@ -13,8 +13,9 @@ would not fit into memory, is left out by name. No speed is printed unless outpu
 same weights: in float32 to 1e-5 of the largest number of the tensor, on numbers rounded such that both meet the same side of
 every leaky rectifier's kink (`Graph.rounded`); in bfloat16 to `BF16_LIMITS`. Else the exit status is 1.
 Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak). On a CPU
-timings run with an allocator that takes huge pages and, where that fits, keeps freed memory: without, page faults make PyG's
-dense relations 3 times slower, and hardly anything else.
+timings run with an allocator that keeps freed memory: with glibc's own way (`--allocator plain`) page faults make PyG's dense
+relations 3 times slower, and hardly anything else. Where all rows together might fill the machine, memory is given back after
+each call, and a call that is not timed goes before each that is.
 
 Plans of ours are made before, as the masks of the padded peers and the formats of DGL are; their cost has a line of its own.
 `compiled` is `torch.compile(dynamic=True)` with caches off, one module for all graphs of a width; it tells what compiling took.
@@ -78,14 +79,16 @@ KEEPING = {"trim": -1, "pad": 2**26, "mmaps": 0}
 PLAIN = {"trim": 2**26, "pad": 2**17, "threshold": 2**25, "mmaps": 2**16}
 GIVING_BACK = {"trim": 0, "pad": 0, "threshold": 2**16, "mmaps": 2**20}
 """Settings of glibc's allocator: freed memory is kept; what a process comes to by itself; freed memory is given back."""
+ALLOCATORS = {"keeping": KEEPING, "plain": PLAIN}
 SETTINGS = {"trim": -1, "pad": -2, "threshold": -3, "mmaps": -4}
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
 TOO_SLOW = 20.0
 """Seconds of one call."""
 DENSE_NODES, DENSE_TOKENS, FAR_NODES, DENSE_DIM, DENSE_HEADS = (64, 256, 1024, 4096), 8192, 65_536, 256, 8
 PLAN = "plans of graphfusion gat"
 
 Record = dict[str, Any]
+Cases = dict[Hashable, tuple[Callable[[], object], int]]
+"""(method, pass) → a call and in how many rounds it takes part."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Options:
     quick: bool
     memory: bool
     without: Sequence[str]
+    allocator: str = "keeping"
     seed: int = 0
 
 
@@ -144,13 +148,16 @@ def due(turn: int, count: int, most: int) -> bool:
     return (turn + 1) * count // most > turn * count // most
 
 
-def interleave(cases: Mapping[Hashable, tuple[Callable[[], object], int]], clock: Clock) -> dict[Hashable, Timing]:
-    """Key → (call, its rounds): all calls of a round one after another, round after round."""
+def interleave(cases: Cases, clock: Clock, tight: bool = False) -> dict[Hashable, Timing]:
+    """All calls of a round one after another, round after round; `tight`: each in memory that only it has touched."""
     seen: dict[Hashable, list[tuple[float, float | None]]] = {key: [] for key in cases}
     most = max((count for _, count in cases.values()), default=0)
     for turn in range(most):
         for key, (run, count) in cases.items():
             if due(turn, count, most):
+                if tight and not clock.cuda:
+                    collect()
+                    run()
                 seen[key].append(clock(run))
     return {key: medians(found) for key, found in seen.items()}
 
@@ -245,11 +252,11 @@ def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: C
     )
     set_allocator(PLAIN)
     errors = check(graph, options)
-    kept = set_timing_allocator(graph, options)
+    set_allocator(ALLOCATORS[options.allocator])
+    tight = options.allocator == "keeping" and held_by_v2(graph) > free_bytes(options.device) / 6
     records, modules = warm_up(name, graph, options, clock)
-    records += kept
     cases: Cases = {key: (run, rounds_for(seconds, options)) for key, (run, seconds) in modules.items()}
-    records += [*measured(cases, clock), *limit_records(graph, rates)]
+    records += [*measured(cases, clock, tight), *limit_records(graph, rates)]
     if options.memory and options.device == "cpu":
         add_memory_here(records, cases)
     for record in records:
@@ -259,14 +266,6 @@ def measure_size(name: str, cross: str, options: Options, rates: Rates, clock: C
             limit = limit_ms(graph, row.bf16, record["pass"] == PASSES[1], rates)
             record["fraction_of_limit"] = limit / float(record["ms"])
     return records
-
-
-def set_timing_allocator(graph: Graph, options: Options) -> list[Record]:
-    """Keep freed memory, which helps PyG most, unless its holes could fill the machine; a note if so."""
-    keeps = held_by_v2(graph) < free_bytes(options.device) / 6
-    set_allocator(KEEPING if keeps else PLAIN)
-    note = "timed with an allocator that does not keep what is freed: it might not fit"
-    return [] if keeps or options.device == "cuda" else [{"method": "all rows", "pass": "", "note": note}]
 
 
 def held_by_v2(graph: Graph) -> float:
@@ -295,10 +294,9 @@ def warm_up(name: str, graph: Graph, options: Options, clock: Clock) -> tuple[li
     notes: list[Record] = []
     calls: Warm = {}
     for method, row in peers.ROWS.items():
-        collect()
         if row.device not in ("", options.device) or (options.quick and not row.quick):
             continue
-        reason = why_not(method, row, name, graph, options)
+        reason = why_not(method, row, name, options)
         if not reason:
             reason = first_calls(method, row, graph, options, clock, calls)
         if reason:
@@ -307,14 +305,20 @@ def warm_up(name: str, graph: Graph, options: Options, clock: Clock) -> tuple[li
     return notes, calls
 
 
-def why_not(method: str, row: peers.Row, name: str, graph: Graph, options: Options) -> str:
+def why_not(method: str, row: peers.Row, name: str, options: Options) -> str:
     """Why a row is left out before it is tried; "" if it is not."""
     if method in options.without:
         return "left out: --without"
     if name not in row.sizes:
         return f"left out: measured on {', '.join(row.sizes)} only (it takes minutes to compile)"
-    need, have = 4 * graph.edge_count * graph.size.dim * row.footprint, free_bytes(options.device)
-    return f"left out: needs about {need / 1e9:.0f} GB, {have / 1e9:.0f} are free" if need > 0.75 * have else ""
+    return ""
+
+
+def does_not_fit(row: peers.Row, passed: str, graph: Graph, options: Options) -> str:
+    """Why a pass is left out before it is tried; "" if it is not. A forward pass holds about half as much."""
+    need = 4 * graph.edge_count * graph.size.dim * row.footprint * (1 if passed == PASSES[1] else 0.5)
+    have = free_bytes(options.device)
+    return f"{passed} left out: needs about {need / 1e9:.0f} GB, {have / 1e9:.0f} are free" if need > 0.8 * have else ""
 
 
 def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clock: Clock, calls: Warm) -> str:
@@ -326,9 +330,12 @@ def first_calls(method: str, row: peers.Row, graph: Graph, options: Options, clo
         before = peers.graphs_compiled() if compiled else 0
         spent = []
         for passed, run in zip(PASSES, (peers.run_forward, peers.run_both), strict=True):
+            collect()
+            if reason := does_not_fit(row, passed, graph, options):
+                return reason
             call = bound(run, module, graph, row.bf16)
             first = clock(call)[0]
-            warm = clock(call)[0] if compiled or first < 0.5 else first
+            warm = first if 0.5 < first < TOO_SLOW and not compiled else clock(call)[0]
             if warm > TOO_SLOW and method != peers.BASE:
                 return f"{passed} left out: one call took {warm:.0f} s"
             calls[method, passed] = call, warm
@@ -361,13 +368,10 @@ def bound(run: Callable[..., object], module: torch.nn.Module, graph: Graph, bf1
     return lambda: run(module, graph, bf16)
 
 
-Cases = dict[Hashable, tuple[Callable[[], object], int]]
-
-
-def measured(cases: Cases, clock: Clock) -> list[Record]:
+def measured(cases: Cases, clock: Clock, tight: bool = False) -> list[Record]:
     """Rows of the CSV for (method, pass) → (call, rounds); on CUDA with peak memory and launches."""
     records = []
-    for (method, passed), timing in interleave(cases, clock).items():
+    for (method, passed), timing in interleave(cases, clock, tight).items():
         record = {"method": method, "pass": passed, "ms": 1e3 * timing.wall, "rounds": timing.rounds}
         if timing.device is not None:
             run = cases[method, passed][0]
@@ -480,8 +484,7 @@ def in_a_process(record: Record, options: Options) -> float | str:
     """MB that one row's forward + backward adds; "" if the process fails, which is printed."""
     what = [record["method"], record["size"], record["cross"]]
     command = [sys.executable, __file__, "--one", *what, "--device", options.device, "--threads", str(options.threads)]
-    around = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}  # huge pages would blur what is held
-    done = subprocess.run(command, env=around, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"  memory of {', '.join(what)}: {(done.stderr.splitlines() or ['it failed'])[-1]}", flush=True)
         return ""
@@ -563,6 +566,7 @@ def environment(options: Options) -> Record:
         "device": options.device,
         "cores": os.cpu_count(),
         "threads": options.threads,
+        "allocator": options.allocator,
         "torch": torch.__version__,
         "torch_geometric": version("torch-geometric"),
         "python": platform.python_version(),
@@ -629,8 +633,9 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     v2 = [m for m in methods if peers.ROWS[m].mode == "gatv2"]
     fused = [m for m in methods if m.startswith(("graphfusion", "accelerate"))]
     parts = [
-        f"{first['machine']}, {first['cores']} cores, {first['threads']} thread(s); torch {first['torch']}, torch-geometric "
-        f"{first['torch_geometric']}, python {first['python']}; commit {first['commit']}, seed {first['seed']}, {first['date']}. "
+        f"{first['machine']}, {first['cores']} cores, {first['threads']} thread(s), allocator {first['allocator']}; "
+        f"torch {first['torch']}, torch-geometric {first['torch_geometric']}, python {first['python']}; "
+        f"commit {first['commit']}, seed {first['seed']}, {first['date']}. "
         "Cells: forward / forward + backward, medians of interleaved rounds.",
         matrix("Times faster than PyG GAT", "pyg_gat_over_this", rows, methods, cells),
         matrix("Times faster than PyG GATv2", "pyg_gatv2_over_this", rows, v2, cells),
@@ -781,7 +786,7 @@ def run_all(options: Options, folder: Path | None) -> list[Record]:
     Raises:
         ParityError: one of ours differs from PyG.
     """
-    set_allocator(KEEPING)
+    set_allocator(ALLOCATORS[options.allocator])
     clock, around = Clock(options.device), environment(options)
     rates = measure_rates(clock, options.device)
     records = list(rates.records())
@@ -790,7 +795,7 @@ def run_all(options: Options, folder: Path | None) -> list[Record]:
             found = measure_size(size, cross, options, rates, clock)
             collect()
             records += finish(found, options, around, folder, records)
-    set_allocator(KEEPING)
+    set_allocator(ALLOCATORS[options.allocator])
     for measure in (measure_dense, measure_relations):
         records += finish(measure(options, clock), options, around, folder, records)
     return [record | around for record in records]
@@ -819,11 +824,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="S and M top-k, the main peers, no compiling, no memory")
     parser.add_argument("--sizes", help="of S,M,L; default all, quick S,M")
     parser.add_argument("--cross", help="of topk,dense; default both, quick topk")
-    parser.add_argument("--rounds", type=int, help="at most; default 9, quick 3")
+    parser.add_argument("--rounds", type=int, help="at most; default 7, quick 3")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, help="folder for the CSV and the table; default benchmarks/results")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory; default on, quick off")
+    parser.add_argument(
+        "--allocator", choices=tuple(ALLOCATORS), default="keeping", help="what malloc does with freed memory"
+    )
     parser.add_argument("--without", default="", help="names of rows to leave out, with commas")
     parser.add_argument("--table", action="store_true", help="no runs: the Markdown again, from the newest CSV")
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "SIZE", "CROSS"), help=argparse.SUPPRESS)
@@ -833,18 +841,12 @@ def arguments() -> argparse.Namespace:
 def options_of(a: argparse.Namespace) -> Options:
     """What the command line leaves open is filled in."""
     sizes, crosses = a.sizes or ("S,M" if a.quick else "S,M,L"), a.cross or ("topk" if a.quick else "topk,dense")
-    rounds = a.rounds or (3 if a.quick else 9)
+    rounds = a.rounds or (3 if a.quick else 7)
     memory = not a.quick if a.memory is None else a.memory
     without = tuple(a.without.split(",")) if a.without else ()
-    budget = 3.0 if a.quick else 6.0
+    budget = 3.0 if a.quick else 5.0
     chosen = sizes.split(","), crosses.split(","), rounds, budget
-    return Options(*chosen, a.device, a.threads, a.quick, memory, without)
-
-
-def ask_for_huge_pages() -> None:
-    """Start over with an allocator that asks the kernel for huge pages, unless this already is such a process."""
-    if os.environ.get("GLIBC_TUNABLES") != HUGE_PAGES:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": HUGE_PAGES})
+    return Options(*chosen, a.device, a.threads, a.quick, memory, without, a.allocator)
 
 
 def show(text: str, path: Path | None) -> None:
@@ -868,8 +870,6 @@ def main() -> int:
         set_allocator(GIVING_BACK)
         print(json.dumps(memory_of(*a.one, a.device)))
         return 0
-    if a.device == "cpu":
-        ask_for_huge_pages()
     began = time.monotonic()
     try:
         records = run_all(options_of(a), folder)

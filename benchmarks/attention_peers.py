@@ -326,12 +326,12 @@ class Row:
 
 BASE, BASE_V2, MINE = "PyG GAT", "PyG GATv2", "graphfusion gat"
 ROWS: dict[str, Row] = {
-    BASE: Row(pyg("gat"), "gat", footprint=1.85),
-    "PyG GAT bf16": Row(pyg("gat"), "gat", bf16=True, device="cuda", footprint=1.85),
-    BASE_V2: Row(pyg("gatv2"), "gatv2", footprint=3.75),
-    "PyG HGT": Row(pyg_hgt, quick=False, footprint=6.5),
-    "PyG GAT compiled": Row(pyg_compiled("gat"), "gat", quick=False, sizes=("M", "L"), footprint=1.85),
-    "PyG GATv2 compiled": Row(pyg_compiled("gatv2"), "gatv2", quick=False, sizes=("M", "L"), footprint=3.75),
+    BASE: Row(pyg("gat"), "gat", footprint=2.15),
+    "PyG GAT bf16": Row(pyg("gat"), "gat", bf16=True, device="cuda", footprint=2.15),
+    BASE_V2: Row(pyg("gatv2"), "gatv2", footprint=4.3),
+    "PyG HGT": Row(pyg_hgt, quick=False, footprint=7.5),
+    "PyG GAT compiled": Row(pyg_compiled("gat"), "gat", quick=False, sizes=("M", "L"), footprint=2.15),
+    "PyG GATv2 compiled": Row(pyg_compiled("gatv2"), "gatv2", quick=False, sizes=("M", "L"), footprint=4.3),
     "DGL GAT": Row(OnDGL, "gat"),
     "padded SDPA block": Row(padded(Attend)),
     "padded SDPA block bf16": Row(padded(Attend), bf16=True, quick=False),

@@ -87,7 +87,6 @@ def test_a_run_without_parity_ends_with_an_error(
         raise ParityError("att differs")
 
     monkeypatch.setattr(attention, "run_all", refuse)
-    monkeypatch.setattr(attention, "ask_for_huge_pages", lambda: None)
     monkeypatch.setattr(sys, "argv", ["attention.py", "--quick", "--threads", str(torch.get_num_threads())])
     assert attention.main() == 1
     assert "no speed without parity: att differs" in capsys.readouterr().out
@@ -146,7 +145,7 @@ def written(folder: Path, device: str = "cpu") -> list[dict[str, str]]:
     records.append({"size": "M", "cross": "topk", "method": "DGL GAT", "pass": "", "note": "left out: not here"})
     records.append({"size": "machine", "method": "copy", "pass": "rate", "rate": "3e10"})
     attention.add_ratios(records)
-    around = {"machine": "AMD EPYC 9xx5 12-Core Processor", "device": device, "cores": 2, "threads": 1, "torch": "2.14",
+    around = {"machine": "AMD EPYC 9xx5 12-Core Processor", "device": device, "cores": 2, "threads": 1, "allocator": "keeping", "torch": "2.14",
               "torch_geometric": "2.8", "python": "3.11", "commit": "abc", "seed": 0, "date": "2026-11-25"}  # fmt: skip
     path = attention.save(records, around, folder)
     assert path == attention.newest(folder)
