@@ -8,14 +8,16 @@
 One layer is PyG's `HeteroConv(sum)` of one convolution for each of 16 relations (`attention_graphs.py`); every row takes
 x[type] (N, D) and gives messages[type] (N, D) (`attention_peers.py`). Forward runs without gradients, forward + backward
 derives all inputs and parameters for a fixed random gradient of the outputs. Rounds are interleaved (A B A B), medians are
-compared. Slow rows take part in fewer rounds, three at least; a row whose single call takes over 20 s (PyG's GAT may), or that
+compared. Slow rows take part in fewer rounds, three at least; a row whose single call takes over 30 s (PyG's GAT may), or that
 would not fit into memory, is left out by name. No speed is printed unless outputs and every gradient agree with PyG's layer of the
 same weights: in float32 to 1e-5 of the largest number of the tensor, on numbers rounded such that both meet the same side of
 every leaky rectifier's kink (`Graph.rounded`); in bfloat16 to `BF16_LIMITS`. Else the exit status is 1.
-Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak). On a CPU
-timings run with an allocator that keeps freed memory: with glibc's own way (`--allocator plain`) page faults make PyG's dense
-relations 3 times slower, and hardly anything else. Where all rows together might fill the machine, memory is given back after
-each call, and a call that is not timed goes before each that is.
+Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak).
+
+Timings run with glibc's allocator as a process has it (`plain`). There E × D tensors of hundreds of megabytes are fresh pages in
+every call, and page faults make PyG's dense relations 3 to 6 times slower and hardly slow ours. `--allocator keeping` takes that away:
+freed memory is kept. It has a file of its own, `..._keeping.csv`. Where all rows together might fill the machine, it gives memory
+back after each call, and a call that is not timed goes before each that is.
 
 Plans of ours are made before, as the masks of the padded peers and the formats of DGL are; their cost has a line of its own.
 `compiled` is `torch.compile(dynamic=True)` with caches off, one module for all graphs of a width; it tells what compiling took.
@@ -80,8 +82,10 @@ PLAIN = {"trim": 2**26, "pad": 2**17, "threshold": 2**25, "mmaps": 2**16}
 GIVING_BACK = {"trim": 0, "pad": 0, "threshold": 2**16, "mmaps": 2**20}
 """Settings of glibc's allocator: freed memory is kept; what a process comes to by itself; freed memory is given back."""
 ALLOCATORS = {"keeping": KEEPING, "plain": PLAIN}
+ENDINGS = {"plain": ".csv", "keeping": "_keeping.csv"}
+"""Of the names of results."""
 SETTINGS = {"trim": -1, "pad": -2, "threshold": -3, "mmaps": -4}
-TOO_SLOW = 20.0
+TOO_SLOW = 30.0
 """Seconds of one call."""
 DENSE_NODES, DENSE_TOKENS, FAR_NODES, DENSE_DIM, DENSE_HEADS = (64, 256, 1024, 4096), 8192, 65_536, 256, 8
 PLAN = "plans of graphfusion gat"
@@ -104,7 +108,7 @@ class Options:
     quick: bool
     memory: bool
     without: Sequence[str]
-    allocator: str = "keeping"
+    allocator: str = "plain"
     seed: int = 0
 
 
@@ -602,9 +606,9 @@ def commit() -> str:
 
 
 def save(records: Sequence[Record], around: Record, folder: Path) -> Path:
-    """Write the CSV, over an earlier one of the same machine and day."""
+    """Write the CSV, over an earlier one of the same machine, day and allocator."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"attention_{slug(around['machine'])}_{around['date']}.csv"
+    path = folder / (f"attention_{slug(around['machine'])}_{around['date']}" + ENDINGS[around["allocator"]])
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *around], restval="")
         writer.writeheader()
@@ -614,12 +618,14 @@ def save(records: Sequence[Record], around: Record, folder: Path) -> Path:
     return path
 
 
-def newest(folder: Path) -> Path:
+def newest(folder: Path, allocator: str) -> Path:
     """The CSV of the latest date."""
-    found = sorted(folder.glob("attention_*_*.csv"), key=lambda p: (p.stem[-10:], p.stat().st_mtime))
+    ending = ENDINGS[allocator]
+    dated = re.compile(rf"\d{{4}}-\d\d-\d\d{re.escape(ending)}$")
+    found = [p for p in folder.glob("attention_*") if dated.search(p.name)]
     if not found:
-        raise SystemExit(f"no attention_<machine>_<date>.csv in {folder}; run without --table first.")
-    return found[-1]
+        raise SystemExit(f"no attention_<machine>_<date>{ending} in {folder}; run without --table first.")
+    return max(found, key=lambda p: (p.name.removesuffix(ending)[-10:], p.stat().st_mtime))
 
 
 # The table
@@ -830,7 +836,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the CSV and the table; default benchmarks/results")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory; default on, quick off")
     parser.add_argument(
-        "--allocator", choices=tuple(ALLOCATORS), default="keeping", help="what malloc does with freed memory"
+        "--allocator", choices=tuple(ALLOCATORS), default="plain", help="what malloc does with freed memory"
     )
     parser.add_argument("--without", default="", help="names of rows to leave out, with commas")
     parser.add_argument("--table", action="store_true", help="no runs: the Markdown again, from the newest CSV")
@@ -861,7 +867,7 @@ def main() -> int:
     a = arguments()
     folder = a.out or (None if a.quick else RESULTS)
     if a.table:
-        path = newest(a.out or RESULTS)
+        path = newest(a.out or RESULTS, a.allocator)
         with path.open(newline="") as file:
             show(table(list(csv.DictReader(file))), path)
         return 0
@@ -876,7 +882,7 @@ def main() -> int:
     except peers.ParityError as error:
         print(f"refused, no speed without parity: {error}")
         return 1
-    show(table(as_text(records)), None if folder is None else newest(folder))
+    show(table(as_text(records)), None if folder is None else newest(folder, a.allocator))
     print(f"{time.monotonic() - began:.0f} s in all; load of the machine at the end: {os.getloadavg()[0]:.1f}")
     return 0
 

@@ -148,14 +148,14 @@ def written(folder: Path, device: str = "cpu") -> list[dict[str, str]]:
     around = {"machine": "AMD EPYC 9xx5 12-Core Processor", "device": device, "cores": 2, "threads": 1, "allocator": "keeping", "torch": "2.14",
               "torch_geometric": "2.8", "python": "3.11", "commit": "abc", "seed": 0, "date": "2026-11-25"}  # fmt: skip
     path = attention.save(records, around, folder)
-    assert path == attention.newest(folder)
+    assert path == attention.newest(folder, "keeping")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_the_table_comes_from_the_file_alone(tmp_path: Path) -> None:
     text = attention.table(written(tmp_path))
-    assert [p.name for p in tmp_path.iterdir()] == ["attention_amd-epyc-9xx5_2026-11-25.csv"]
+    assert [p.name for p in tmp_path.iterdir()] == ["attention_amd-epyc-9xx5_2026-11-25_keeping.csv"]
     assert "| Times faster than PyG GAT | M topk |" in text
     assert f"| {MINE} | 8.00 / 8.00 |" in text
     assert "| graphfusion gat bf16 | 16.0 / 20.0 |" in text
