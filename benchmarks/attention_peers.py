@@ -293,9 +293,9 @@ class Accelerated(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         try:
-            accelerate = importlib.import_module("graphfusion.nn.accelerate").accelerate
+            accelerate = importlib.import_module("graphfusion.nn").accelerate
         except ModuleNotFoundError as error:
-            raise NotHereError(f"graphfusion.nn.accelerate is not there: {error}") from error
+            raise NotHereError(f"accelerate is not there: {error}") from error
         self.layer = accelerate(hetero_conv(graph, "gat"))
         self.edges = dict(graph.edges)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import pickle
 import subprocess
 import sys
@@ -21,9 +20,10 @@ from torch_geometric.nn import GATConv, GATv2Conv, HeteroConv, SAGEConv
 import graphfusion
 from graphfusion.errors import ConfigError, GraphError
 from graphfusion.nn import accelerate
-from graphfusion.nn.accelerate import AcceleratedHeteroConv, PlanCache, sample_blocks
+from graphfusion.nn.pyg import AcceleratedHeteroConv, parts, plans
+from graphfusion.nn.pyg.blocks import sample_blocks
+from graphfusion.nn.pyg.plans import PlanCache
 
-MODULE = importlib.import_module("graphfusion.nn.accelerate")  # the package's name of that name is the function
 CLASSES = [GATConv, GATv2Conv]
 AGGREGATIONS = ["sum", "mean", "min", "max", "cat", None]
 WIDTH = {"a": 6, "b": 5, "c": 4}
@@ -246,8 +246,8 @@ def test_more_heads_than_the_kernels_take(cls: Any) -> None:
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max"])
 def test_relations_into_few_nodes(aggr: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     gathered = []
-    real = MODULE.messages_into_few
-    monkeypatch.setattr(MODULE, "messages_into_few", lambda *a, **k: gathered.append(1) or real(*a, **k))
+    real = parts.messages_into_few
+    monkeypatch.setattr(parts, "messages_into_few", lambda *a, **k: gathered.append(1) or real(*a, **k))
     sizes = {"a": 60, "b": 2, "d": 3, "c": 5}
     relations = [
         ("a", "to", "b"),
@@ -631,11 +631,11 @@ def test_dropout_keeps_the_right_fraction() -> None:
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The plans made while a test runs."""
-    plans: list[Any] = []
-    real = MODULE.make_plan
-    monkeypatch.setattr(MODULE, "_PLANS", PlanCache())
-    monkeypatch.setattr(MODULE, "make_plan", lambda *a, **k: plans.append(real(*a, **k)) or plans[-1])
-    return plans
+    made: list[Any] = []
+    real = plans.make_plan
+    monkeypatch.setattr(plans, "_PLANS", PlanCache())
+    monkeypatch.setattr(plans, "make_plan", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    return made
 
 
 def test_a_plan_is_built_once_for_the_same_edges(built: list[Any]) -> None:
@@ -682,7 +682,7 @@ def test_an_address_used_again(built: list[Any]) -> None:
         del edges
     assert len(seen) < 30  # addresses did come again
     assert len(built) == 30
-    assert not MODULE._PLANS._entries  # and nothing outlives its edges
+    assert not plans._PLANS._entries  # and nothing outlives its edges
 
 
 def test_the_cache_is_small_and_other_sizes_are_other_plans(built: list[Any]) -> None:
@@ -692,7 +692,7 @@ def test_the_cache_is_small_and_other_sizes_are_other_plans(built: list[Any]) ->
     for size in range(9, 30):
         assert fast(features({"a": size}), edges)["a"].shape == (size, 8)
     assert len(built) == 21
-    assert len(MODULE._PLANS._entries) == 8
+    assert len(plans._PLANS._entries) == 8
 
 
 def test_inference_and_training_on_the_same_edges() -> None:
