@@ -33,7 +33,7 @@ def make_tables(out: Path) -> Path:
     folder = out / "digit_ops_dialled"
     convert = load_recipe("digit_ops")
     if not all((folder / f"{split}.parquet").is_file() for split in convert.ROWS["dialled"]):
-        convert.convert(folder, "dialled", None, convert.ROWS["dialled"])
+        convert.main(["--out", str(folder), "--sound", "dialled"])
     return folder
 
 

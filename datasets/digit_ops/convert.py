@@ -10,22 +10,18 @@ Writes train.parquet, valid.parquet and test.parquet with the columns image, sou
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graphfusion.data import counted_rng
-from graphfusion.data.download import download, extract_tar
-from graphfusion.errors import GraphFusionError, TableError
+from graphfusion.data.download import download, extract
+from graphfusion.data.recipe import parser_of, read_files, run_recipe, source_folder, verify, write_tables
 
 OPERATIONS: dict[str, tuple[Callable[[int, int], int], tuple[str, str, str]]] = {
     "sum": (
@@ -53,6 +49,9 @@ ROWS = {
     "spoken": {"train": 12_000, "valid": 2_000, "test": 2_000},
     "dialled": {"train": 6_000, "valid": 600, "test": 2_000},
 }
+
+FIT: dict[str, Any] = {"target": "answer", "modality_dropout": 0.0, "dropout": 0.0, "patience": 20}
+"""What `benchmarks/train.py` gives to `FusionPredictor`."""
 
 TONES = {  # ITU-T Q.23: low and high frequency of each digit, in Hz
     0: (941, 1336), 1: (697, 1209), 2: (697, 1336), 3: (697, 1477), 4: (770, 1209),
@@ -119,14 +118,10 @@ def spoken_pools(folder: Path) -> dict[str, Pool]:
     """MNIST and FSDD. Test: MNIST's test images, recordings 0–4 of each speaker and digit; valid: 10 % of the training
     images, recordings 5–9; train: the rest.
     """
-    images = {name: data for name, data in _read(folder, "image", "*.png").items() if name in _subset()}
-    sounds = _read(folder, "audio", "*.wav")
-    for what, files, expected in (("images", images, IMAGES_SHA256), ("recordings", sounds, SOUNDS_SHA256)):
-        found = digest(files)
-        if found != expected:
-            raise TableError(
-                f"{folder}: {len(files)} {what} with digest {found}, expected {expected}; not the same data."
-            )
+    images = {name: data for name, data in read_files(folder / "image", "*.png").items() if name in _subset()}
+    sounds = read_files(folder / "audio", "*.wav")
+    verify(images, IMAGES_SHA256, f"{folder / 'image'}")
+    verify(sounds, SOUNDS_SHA256, f"{folder / 'audio'}")
     train = {d: sorted(n for n in images if n.startswith(f"train/{d}/")) for d in range(10)}
     held = {
         d: set(counted_rng(0, "digit_ops/valid", d).choice(names, len(names) // 10, False))
@@ -168,45 +163,13 @@ def _subset() -> set[str]:
     return {f"{folder}/{number}.png" for folder, *numbers in map(str.split, lines) for number in numbers}
 
 
-def _read(folder: Path, part: str, pattern: str) -> dict[str, bytes]:
-    """Files below `folder/part`, by path."""
-    root = folder / part
-    files = {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob(pattern))}
-    if not files:
-        raise TableError(f"{root}: no {pattern} files; expected the folders image/ and audio/ of digits.tar.gz.")
-    return files
-
-
-def digest(files: Mapping[str, bytes]) -> str:
-    """SHA-256 over names, sizes and contents, sorted by name: the same however the files were packed."""
-    total = hashlib.sha256()
-    for name in sorted(files):
-        total.update(f"{name}\0{len(files[name])}\0".encode())
-        total.update(files[name])
-    return total.hexdigest()
-
-
-def fetch_source(source: Path | None, work: Path) -> Path:
-    """A folder with image/<split>/<digit>/*.png and audio/*.wav, from a folder, an archive, or the public sources."""
-    if source is not None:
-        if source.is_dir():
-            return source
-        if not source.is_file():
-            raise TableError(f"{source}: no such file or folder.")
-        extract_tar(source, work)
-        return work
+def fetch(work: Path) -> None:
+    """Lay the public sources out as image/<split>/<digit>/*.png and audio/*.wav."""
     for url, inner, part in ((MNIST, "", "image"), (FSDD, "recordings", "audio")):
         archive = download(url, work / f"{part}.tar.gz")  # GitHub packs anew at will: the contents are verified instead
-        extract_tar(archive, work / "unpacked" / part)
+        extract(archive, work / "unpacked" / part)
         (top,) = (work / "unpacked" / part).iterdir()
         (top / inner).rename(work / part)
-    return work
-
-
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """One Parquet file."""
-    columns = {name: pa.array([row[name] for row in rows]) for name in rows[0]}
-    pq.write_table(pa.table(columns), path)
 
 
 def _png(image: Any) -> bytes:
@@ -215,32 +178,23 @@ def _png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def convert(out: Path, sound: str, source: Path | None, rows: Mapping[str, int], seed: int = 0) -> None:
+def convert(out: Path, sound: str, source: Path | None, rows: Mapping[str, int], work: Path, seed: int = 0) -> None:
     """Write the three tables below `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:
-        pools = dialled_pools() if sound == "dialled" else spoken_pools(fetch_source(source, Path(work)))
-        for split, count in rows.items():
-            write(make_rows(pools[split], count, split, seed), out / f"{split}.parquet")
-            print(f"{out / split}.parquet: {count:,} rows")
+    pools = dialled_pools() if sound == "dialled" else spoken_pools(source_folder(source, work, fetch))
+    write_tables(out, {split: make_rows(pools[split], count, split, seed) for split, count in rows.items()}, rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the three tables")
-    parser.add_argument("--source", type=Path, help="digits.tar.gz, or a folder with its image/ and audio/")
+    parser = parser_of(__doc__, "digits.tar.gz, or a folder with its image/ and audio/")
     parser.add_argument("--sound", choices=tuple(ROWS), default="spoken", help="real speech (default) or dialled tones")
     parser.add_argument("--train", type=int, help="training rows (default: 12,000 spoken, 6,000 dialled)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
-    options = parser.parse_args(arguments)
-    rows = {**ROWS[options.sound], **({"train": options.train} if options.train else {})}
-    try:
-        convert(options.out, options.sound, options.source, rows, options.seed)
-    except GraphFusionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def run(options: argparse.Namespace, work: Path) -> None:
+        rows = {**ROWS[options.sound], **({"train": options.train} if options.train else {})}
+        convert(options.out, options.sound, options.source, rows, work, options.seed)
+
+    return run_recipe(parser, run, arguments)
 
 
 if __name__ == "__main__":

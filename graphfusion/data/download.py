@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tarfile
 import urllib.request
+import zipfile
+import zlib
 from pathlib import Path
 
 from graphfusion.errors import TableError
@@ -70,3 +73,51 @@ def extract_tar(archive: Path, folder: Path) -> None:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
                 raise TableError(f"{archive}: member {member.name!r} refused: {error}") from error
+
+
+def extract_zip(archive: Path, folder: Path) -> None:
+    """Extract the regular files of a zip archive below `folder`.
+
+    Raises:
+        TableError: a member would leave the folder, is a link or encrypted, or the archive is too large; sizes are those
+            found while reading, whatever the archive says.
+    """
+    size = 0
+    root = folder.resolve()
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        if len(members) > MAX_MEMBERS:
+            raise TableError(f"{archive}: more than {MAX_MEMBERS:,} members; refused.")
+        for member in members:
+            if member.is_dir():
+                continue
+            target = (root / member.filename).resolve()
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if not target.is_relative_to(root) or kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
+                raise TableError(
+                    f"{archive}: member {member.filename!r} leaves the folder, is a link or encrypted; refused."
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file.open(member) as source, target.open("wb") as out:
+                while block := source.read(1 << 20):
+                    size += len(block)
+                    if size > MAX_EXTRACTED:
+                        raise TableError(f"{archive}: more than {MAX_EXTRACTED:,} bytes; refused.")
+                    out.write(block)
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Extract a tar (plain or compressed) or zip archive, whichever its contents say it is.
+
+    Raises:
+        TableError: it is neither, is damaged, or a member is refused.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            extract_zip(archive, folder)
+        elif tarfile.is_tarfile(archive):
+            extract_tar(archive, folder)
+        else:
+            raise TableError(f"{archive}: neither a tar nor a zip archive.")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        raise TableError(f"{archive}: damaged archive ({error}).") from error

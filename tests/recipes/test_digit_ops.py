@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks.recipes import load_recipe
 from graphfusion.data import read_audio, read_table
+from graphfusion.data.recipe import digest, read_files
 from tests.conftest import png, wav
 
 convert = load_recipe("digit_ops")
@@ -73,7 +74,7 @@ def dialled_digit(cell: dict[str, Any]) -> int:
 def test_dialled_tables_say_the_truth(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    convert.convert(tmp_path, "dialled", None, {"train": 60, "valid": 10, "test": 40})
+    convert.convert(tmp_path, "dialled", None, {"train": 60, "valid": 10, "test": 40}, tmp_path)
     digits = load_digits()
     known = {
         ((image * (255 / 16)).round().astype(np.uint8)).tobytes(): int(d)
@@ -107,13 +108,13 @@ def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(wav(np.full(100, (12 * digit + k) / 200), 8000))
     monkeypatch.setattr(convert, "_subset", lambda: subset)
-    monkeypatch.setattr(convert, "IMAGES_SHA256", convert.digest(convert._read(source, "image", "*.png")))
-    monkeypatch.setattr(convert, "SOUNDS_SHA256", convert.digest(convert._read(source, "audio", "*.wav")))
+    monkeypatch.setattr(convert, "IMAGES_SHA256", digest(read_files(source / "image", "*.png")))
+    monkeypatch.setattr(convert, "SOUNDS_SHA256", digest(read_files(source / "audio", "*.wav")))
     return source
 
 
 def test_spoken_tables_keep_the_official_split(miniature: Path, tmp_path: Path) -> None:
-    convert.convert(tmp_path / "out", "spoken", miniature, {"train": 80, "valid": 40, "test": 40})
+    convert.convert(tmp_path / "out", "spoken", miniature, {"train": 80, "valid": 40, "test": 40}, tmp_path)
     numbers = {"train": {10, 11}, "valid": {5, 6, 7, 8, 9}, "test": {0, 1, 2, 3, 4}}
     for split in ("train", "valid", "test"):
         table = read_table(tmp_path / "out" / f"{split}.parquet")
@@ -130,8 +131,8 @@ def test_an_archive_and_a_folder_give_the_same_tables(miniature: Path, tmp_path:
         for part in ("image", "audio"):
             tar.add(miniature / part, arcname=f"./{part}")
     rows = {"train": 5, "valid": 5, "test": 5}
-    convert.convert(tmp_path / "a", "spoken", miniature, rows)
-    convert.convert(tmp_path / "b", "spoken", tmp_path / "digits.tar.gz", rows)
+    convert.convert(tmp_path / "a", "spoken", miniature, rows, tmp_path / "w1")
+    convert.convert(tmp_path / "b", "spoken", tmp_path / "digits.tar.gz", rows, tmp_path / "w2")
     for split in rows:
         assert (tmp_path / "a" / f"{split}.parquet").read_bytes() == (tmp_path / "b" / f"{split}.parquet").read_bytes()
 
@@ -150,8 +151,8 @@ def test_the_downloads_are_laid_out_alike(miniature: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(convert, "download", served)
     rows = {"train": 5, "valid": 5, "test": 5}
-    convert.convert(tmp_path / "a", "spoken", miniature, rows)
-    convert.convert(tmp_path / "b", "spoken", None, rows)
+    convert.convert(tmp_path / "a", "spoken", miniature, rows, tmp_path / "w1")
+    convert.convert(tmp_path / "b", "spoken", None, rows, tmp_path / "w2")
     assert (tmp_path / "a" / "test.parquet").read_bytes() == (tmp_path / "b" / "test.parquet").read_bytes()
 
 
@@ -165,4 +166,4 @@ def test_other_contents_and_missing_sources_are_refused(
     assert "no such file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert convert.main(["--out", str(tmp_path / "o"), "--source", str(tmp_path / "empty")]) == 2
-    assert "expected the folders image/ and audio/" in capsys.readouterr().err
+    assert "no *.png files" in capsys.readouterr().err

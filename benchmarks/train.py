@@ -1,0 +1,72 @@
+"""One fit on the tables of a recipe, with the settings that the recipe names: the documented command of every card.
+
+    python benchmarks/train.py esc10 --source ../shared/data/esc10.tar
+    python benchmarks/train.py esc10 --source esc10.tar --set epochs=3 dim=32
+
+Converts first where the tables are not there. The epoch is chosen on valid.parquet; test.parquet is read once, after the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
+
+from benchmarks.recipes import SHELF, load_recipe
+from graphfusion import FusionPredictor
+from graphfusion.data.recipe import SPLITS
+from graphfusion.errors import GraphFusionError
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_tables(name: str, source: Path | None, folder: Path) -> Path:
+    """The tables of a recipe below `folder`, converted where one is missing; SystemExit with the recipe's status if it fails."""
+    if not all((folder / f"{split}.parquet").is_file() for split in SPLITS):
+        status = load_recipe(name).main(["--out", str(folder), *(["--source", str(source)] if source else [])])
+        if status:
+            raise SystemExit(status)
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    names = sorted(p.parent.name for p in SHELF.glob("*/convert.py"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", choices=names)
+    parser.add_argument(
+        "--source", type=Path, help="as the recipe takes it; without it the recipe downloads, if it can"
+    )
+    parser.add_argument("--tables", type=Path, help="folder for the converted tables (default build/<recipe>)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of FusionPredictor, as JSON"
+    )
+    options = parser.parse_args(arguments)
+    tables = make_tables(options.recipe, options.source, options.tables or ROOT / "build" / options.recipe)
+    try:
+        settings = {**load_recipe(options.recipe).FIT, **dict(map(setting, options.set))}
+        predictor = FusionPredictor(seed=options.seed, **settings)
+        predictor.fit(tables / "train.parquet", valid=tables / "valid.parquet")
+        scores = predictor.evaluate(tables / "test.parquet")
+    except GraphFusionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"test": {k: v for k, v in scores.items() if isinstance(v, int | float)}}, indent=2))
+    return 0
+
+
+def setting(text: str) -> tuple[str, object]:
+    """`name=value` → name and value; a value that is no JSON is text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

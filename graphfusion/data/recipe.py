@@ -1,0 +1,131 @@
+"""What the recipes of `datasets/` share: a source as a folder, verified contents, tables with the counts that a card states,
+and a command line. A recipe is a script that turns a public data set into train.parquet, valid.parquet and test.parquet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graphfusion.data.download import extract
+from graphfusion.errors import GraphFusionError, TableError
+
+Row = Mapping[str, Any]
+SPLITS = ("train", "valid", "test")
+
+
+def source_folder(
+    source: Path | None, work: Path, fetch: Callable[[Path], None] | None = None, where: str = ""
+) -> Path:
+    """The source as a folder: `source` itself, the archive `source` unpacked below `work`, or what `fetch(work)` downloads
+    into `work`. `where` says how to get a source that has no download.
+
+    Raises:
+        TableError: it is not there, or no archive; or none is given and there is no download.
+    """
+    if source is None:
+        if fetch is None:
+            raise TableError(f"this source cannot be downloaded by a script; pass --source PATH. {where}".strip())
+        fetch(work)
+        return work
+    if source.is_dir():
+        return source
+    if not source.is_file():
+        raise TableError(f"{source}: no such file or folder.")
+    extract(source, work)
+    return work
+
+
+def read_files(root: Path, pattern: str) -> dict[str, bytes]:
+    """Files below `root` whose names match, by their path below it.
+
+    Raises:
+        TableError: there are none.
+    """
+    files = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob(pattern)) if p.is_file()}
+    if not files:
+        raise TableError(f"{root}: no {pattern} files; see the recipe's CARD.md for what the source looks like.")
+    return files
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 over names, sizes and contents, sorted by name: the same however the files were packed."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(f"{name}\0{len(files[name])}\0".encode())
+        total.update(files[name])
+    return total.hexdigest()
+
+
+def verify(files: Mapping[str, bytes], expected: str, what: str) -> None:
+    """TableError unless the `digest` of files is `expected`."""
+    found = digest(files)
+    if found != expected:
+        raise TableError(f"{what}: {len(files)} files with digest {found}, expected {expected}; not the same data.")
+
+
+def write_tables(
+    out: Path, tables: Mapping[str, Iterable[Row]], counts: Mapping[str, int] | None = None, types: Any = None
+) -> None:
+    """Write each table to `out/<name>.parquet`, all or none.
+
+    Args:
+        out: folder, made if need be.
+        tables: name → rows, all with the same columns.
+        counts: how many rows each must have.
+        types: a pyarrow schema; inferred where not given.
+
+    Raises:
+        TableError: a table is empty, or has not as many rows as `counts` says.
+    """
+    made = {}
+    for name, rows in tables.items():
+        listed = list(rows)
+        expected = (counts or {}).get(name, len(listed))
+        if not listed or len(listed) != expected:
+            raise TableError(
+                f"{name}: expected {expected or 'some':,} rows, got {len(listed):,}; the source is not complete."
+            )
+        made[name] = pa.Table.from_pylist(listed, schema=types)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in made.items():
+        path = out / f"{name}.parquet"
+        part = path.with_suffix(".part")
+        pq.write_table(table, part)
+        part.replace(path)
+        print(f"{path}: {len(table):,} rows")
+
+
+def parser_of(doc: str | None, source: str) -> argparse.ArgumentParser:
+    """The options that all recipes have: --out, --source (`source` says what it may be) and --seed."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for train.parquet, valid.parquet and test.parquet"
+    )
+    parser.add_argument("--source", type=Path, help=source)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    return parser
+
+
+def run_recipe(
+    parser: argparse.ArgumentParser,
+    convert: Callable[[argparse.Namespace, Path], None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """`convert(options, work)` with a temporary folder; 2, and what went wrong on standard error, where it cannot be done."""
+    options = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            convert(options, Path(work))
+    except GraphFusionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
