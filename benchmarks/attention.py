@@ -3,6 +3,7 @@
     python benchmarks/attention.py --quick                        # S and M top-k, the main peers; prints, under a minute
     python benchmarks/attention.py                                # everything; about 25 minutes on 2 cores
     python benchmarks/attention.py --table                        # the Markdown again, from the newest CSV alone
+    python benchmarks/attention.py --profile "graphfusion gat" M topk    # where the time of one row goes
     PYTHONPATH=. python3 benchmarks/attention.py --device cuda    # on a GPU machine
 
 One layer is PyG's `HeteroConv(sum)` of one convolution for each of 16 relations (`attention_graphs.py`); every row takes
@@ -819,6 +820,25 @@ def finish(
     return found
 
 
+def profile(method: str, size: str, cross: str, options: Options, calls: int = 5) -> str:
+    """Operators of a row's forward + backward by the time spent in them alone, ms a call."""
+    graph = make_graph(SIZES[size], cross, options.seed).to(options.device)
+    row = peers.ROWS[method]
+    run = bound(peers.run_both, row.make(graph).to(options.device), graph, row.bf16)
+    for _ in range(3):
+        run()
+    with torch.profiler.profile() as found:
+        for _ in range(calls):
+            run()
+    times = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(e.self_cpu_time_total for e in times)
+    lines = [f"| {method}, {size} {cross}, forward + backward | ms | calls | share |", "| --- | --- | --- | --- |"]
+    for e in times[:16]:
+        mine = e.self_cpu_time_total
+        lines.append(f"| {e.key} | {mine / calls / 1e3:.2f} | {e.count // calls} | {mine / total:.0%} |")
+    return "\n".join([*lines, f"| all | {total / calls / 1e3:.1f} | | |"])
+
+
 def as_text(records: Sequence[Record]) -> list[dict[str, str]]:
     """Records as a CSV gives them back."""
     return [{k: "" if r.get(k) is None else str(r.get(k, "")) for k in (*COLUMNS, *r)} for r in records]
@@ -840,6 +860,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--without", default="", help="names of rows to leave out, with commas")
     parser.add_argument("--table", action="store_true", help="no runs: the Markdown again, from the newest CSV")
+    parser.add_argument(
+        "--profile", nargs=3, metavar=("METHOD", "SIZE", "CROSS"), help="where the time of one row goes"
+    )
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "SIZE", "CROSS"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -872,6 +895,10 @@ def main() -> int:
             show(table(list(csv.DictReader(file))), path)
         return 0
     torch.set_num_threads(a.threads)
+    if a.profile:
+        set_allocator(ALLOCATORS[a.allocator])
+        print(profile(*a.profile, options_of(a)))
+        return 0
     if a.one:
         set_allocator(GIVING_BACK)
         print(json.dumps(memory_of(*a.one, a.device)))

@@ -18,7 +18,8 @@ class ModelConfig:
     `encoders` names an encoder per kind of input, for example `{"image": "linear"}`; `graph` is a preset of relations, and
     `relations` (as `graph_builder.relation_to_dict` gives them) replaces it;
     `fusion` the strategy; `attention` the mode of a message-passing layer (`gat`, `gatv2` or `dot`), and
-    `relation_attention` that of some relations by their name, for example `{"full": "dot"}`.
+    `relation_attention` that of some relations by their name, for example `{"full": "dot"}`. `feedforward` is the width of
+    hidden layers inside the fusion strategy; 0 leaves it to the strategy.
     """
 
     encoders: Mapping[str, str] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class ModelConfig:
     heads: int = 4
     hubs: int = 2
     dropout: float = 0.1
+    feedforward: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class RunConfig:
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
             if not 0 <= values[name] < 1:
                 raise ConfigError(f"{name}: expected a number from 0 to below 1, got {values[name]}.")
-        for name in ("layers", "hubs", "augment", "weight_decay", "clip", "time_limit", "workers"):
+        for name in ("layers", "hubs", "feedforward", "augment", "weight_decay", "clip", "time_limit", "workers"):
             if values[name] < 0:
                 raise ConfigError(f"{name}: expected a number from 0, got {values[name]}.")
         if self.model.dim % self.model.heads:

@@ -84,6 +84,7 @@ def make_model(
         attention=_modes(builder, config),
         readout=config.readout,
         dropout=config.dropout,
+        feedforward=config.feedforward,
     )
     return FusionModel(encoders, fusion, tasks)
 

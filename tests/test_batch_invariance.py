@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphfusion.errors import GraphError
+from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, HUB
 from graphfusion.modalities import TokenizedSample
 from graphfusion.schema import TABLE
@@ -32,7 +33,9 @@ def kept(sample: TokenizedSample, types: frozenset[str]) -> TokenizedSample:
     return sample.without(frozenset(TYPES) - types)
 
 
-@pytest.mark.parametrize(("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), ("hub", "concat")])
+@pytest.mark.parametrize(
+    ("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), ("hub", "concat"), ("hub", "transformer")]
+)
 def test_every_subset_at_every_place(
     graph: str, fusion: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample]
 ) -> None:
@@ -104,7 +107,7 @@ def test_gradients_do_not_depend_on_the_batch(
             torch.testing.assert_close(grads[0][name], grad, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("fusion", ["graph", "concat"])
+@pytest.mark.parametrize("fusion", sorted(FUSIONS))
 def test_the_order_of_features_is_the_vocabulary_s(
     fusion: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample]
 ) -> None:

@@ -14,7 +14,7 @@ from graphfusion.nn import READOUTS, TypedModules
 
 class ConcatFusion(nn.Module):
     """A readout per node type straight from the encoders, joined by `layers` hidden layers (feature fusion by concat
-    and linear). Edges are not looked at. Absent modality: its readout is a learned vector.
+    and linear), each `feedforward` wide (0: 2 · dim). Edges are not looked at. Absent modality: its readout is a learned vector.
     """
 
     def __init__(
@@ -26,12 +26,13 @@ class ConcatFusion(nn.Module):
         attention: str | Mapping[EdgeType, str] = "gatv2",
         readout: str = "attention",
         dropout: float = 0.0,
+        feedforward: int = 0,
     ) -> None:
         super().__init__()
         types = self.types = tuple(builder.node_types)
         kind = READOUTS["mean" if readout == "hub" else readout]
         self.readouts = TypedModules({name: kind(dim, heads) for name in types})
-        wide = 2 * dim
+        wide = feedforward or 2 * dim
         hidden = [nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Dropout(dropout)) for _ in range(layers - 1)]
         self.join = nn.Sequential(nn.Linear(dim * len(types), wide), nn.GELU(), *hidden, nn.Linear(wide, dim))
 

@@ -19,8 +19,8 @@ class GraphFusion(nn.Module):
     """`layers` hetero attention layers, a readout per node type, and one vector from all readouts.
 
     `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
-    alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. Absent modality: 0
-    rows in every layer; its readout is a learned vector.
+    alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. `feedforward`: as in
+    `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class GraphFusion(nn.Module):
         attention: str | Mapping[EdgeType, str] = "gatv2",
         readout: str = "attention",
         dropout: float = 0.0,
+        feedforward: int = 0,
     ) -> None:
         super().__init__()
         types = self.types = tuple(builder.node_types)
@@ -44,7 +45,17 @@ class GraphFusion(nn.Module):
         self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())
         # gathering first costs hubs · dim a head and node, projecting first dim · dim / heads at about three times the rate
         few = (HUB,) if 0 < 3 * builder.hubs <= dim // heads else ()
-        options = (types, builder.edge_types, dim, heads, attention, dropout, dict.fromkeys(learned, 1), few)
+        options = (
+            types,
+            builder.edge_types,
+            dim,
+            heads,
+            attention,
+            dropout,
+            dict.fromkeys(learned, 1),
+            few,
+            feedforward,
+        )
         self.layers = nn.ModuleList(HeteroLayer(*options) for _ in range(layers))
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
         kind = READOUTS["mean" if readout == "hub" else readout]

@@ -18,6 +18,7 @@ from graphfusion.graph_builder.relations import (
     SameSpeaker,
     SelfLoops,
     SequenceWindow,
+    Shuffled,
     TimeWindow,
     TopKSimilarity,
     Union,
@@ -29,6 +30,6 @@ from graphfusion.graph_builder.relations import (
 __all__ = [
     "GRAPHS", "HUB", "RELATIONS", "AlignedInTime", "EdgeType", "FeatureKNN", "Full", "GraphBatch", "GraphBuilder",
     "GridNeighbourhood", "KnowledgePairs", "NodeStore", "OtherSpeaker", "PositionKNN", "Relation", "SameSpan",
-    "SameSpeaker", "SelfLoops", "SequenceWindow", "TimeWindow", "TopKSimilarity", "Union", "draw", "from_pyg",
+    "SameSpeaker", "SelfLoops", "SequenceWindow", "Shuffled", "TimeWindow", "TopKSimilarity", "Union", "draw", "from_pyg",
     "graph_preset", "knowledge_triples", "relation_from_dict", "relation_to_dict", "to_networkx", "to_pyg",
 ]  # fmt: skip

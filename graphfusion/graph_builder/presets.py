@@ -12,6 +12,7 @@ from graphfusion.graph_builder.relations import (
     GridNeighbourhood,
     Relation,
     SequenceWindow,
+    Shuffled,
     TopKSimilarity,
 )
 from graphfusion.modalities import NodeType
@@ -55,6 +56,21 @@ def top_k(node_types: Layouts) -> list[Relation]:
     return [*hub(node_types), *(TopKSimilarity(a, b) for a, b in pairs)]
 
 
+def hub_shuffled(node_types: Layouts) -> list[Relation]:
+    """`hub` with the neighbours within each modality shuffled: the control of every claim about who is tied to whom."""
+    return [Shuffled(relation) for relation in hub(node_types)]
+
+
+def full_shuffled(node_types: Layouts) -> list[Relation]:
+    """`full`, shuffled likewise."""
+    return [Shuffled(relation) for relation in full(node_types)]
+
+
+def temporal_shuffled(node_types: Layouts) -> list[Relation]:
+    """`temporal`, shuffled likewise."""
+    return [Shuffled(relation) for relation in temporal(node_types)]
+
+
 def no_edges(node_types: Layouts) -> list[Relation]:
     """No relation at all: the control of every claim about edges."""
     return []
@@ -66,6 +82,9 @@ GRAPHS: dict[str, Callable[[Layouts], list[Relation]]] = {
     "temporal": temporal,
     "top_k": top_k,
     "within": within,
+    "hub_shuffled": hub_shuffled,
+    "full_shuffled": full_shuffled,
+    "temporal_shuffled": temporal_shuffled,
     "none": no_edges,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -432,11 +433,50 @@ class Union:
         return there, here
 
 
+@dataclass(frozen=True)
+class Shuffled:
+    """The edges of another relation between the wrong nodes: the sources of each sample are permuted, so that every node
+    keeps as many edges. A control: where it does as well as the relation itself, who is tied to whom does not matter. The
+    permutation follows from `seed` and the values of the sample's source nodes, never from the batch. A relation of all
+    pairs stays as it is.
+
+    Raises:
+        GraphError: the relation chooses its edges in the model.
+    """
+
+    relation: Relation
+    seed: int = 0
+    kind: ClassVar[str] = "shuffled"
+    learned: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.relation.learned:
+            raise GraphError(f"relation {self.relation.name!r} chooses its edges in the model; it cannot be shuffled.")
+
+    source = property(lambda self: self.relation.source)
+    target = property(lambda self: self.relation.target)
+    name = property(lambda self: self.relation.name)
+
+    def edges(self, source: Nodes, target: Nodes) -> Edges:
+        """See the class."""
+        found, node = self.relation.edges(source, target)
+        moved = np.arange(len(source))
+        for first, last in zip(source.ptr[:-1], source.ptr[1:], strict=True):
+            content = zlib.crc32(np.ascontiguousarray(source.values[first:last]).tobytes())
+            moved[first:last] = first + np.random.default_rng((self.seed, content)).permutation(last - first)
+        return moved[found], node
+
+    def rule(self, source: Nodes, target: Nodes) -> Pairs | None:
+        """All pairs, where the relation is that. See `Regular`."""
+        rule = self.relation.rule(source, target) if isinstance(self.relation, Regular) else None
+        return rule if isinstance(rule, Dense) and rule.loops else None
+
+
 RELATIONS: dict[str, type[Any]] = {
     c.kind: c
     for c in (
         SequenceWindow, GridNeighbourhood, Full, SelfLoops, TimeWindow, AlignedInTime, SameSpan, PositionKNN,
-        FeatureKNN, TopKSimilarity, SameSpeaker, OtherSpeaker, KnowledgePairs, Union,
+        FeatureKNN, TopKSimilarity, SameSpeaker, OtherSpeaker, KnowledgePairs, Union, Shuffled,
     )
 }  # fmt: skip
 
@@ -448,6 +488,8 @@ def relation_to_dict(relation: Relation) -> dict[str, Any]:
         values["relations"] = [relation_to_dict(r) for r in relation.relations]
     if isinstance(relation, KnowledgePairs):
         values["pairs"] = [list(pair) for pair in relation.pairs]
+    if isinstance(relation, Shuffled):
+        values["relation"] = relation_to_dict(relation.relation)
     return {"kind": relation.kind, **values}
 
 
@@ -465,6 +507,8 @@ def relation_from_dict(document: Mapping[str, Any]) -> Relation:
         options["relations"] = tuple(relation_from_dict(r) for r in options["relations"])
     if kind == KnowledgePairs.kind:
         options["pairs"] = tuple((head, tail) for head, tail in options["pairs"])
+    if kind == Shuffled.kind:
+        options["relation"] = relation_from_dict(options["relation"])
     relation: Relation = RELATIONS[kind](**options)
     return relation
 

@@ -15,8 +15,8 @@ from graphfusion.ops.hetero_attention import Pairs, Plan
 class HeteroLayer(nn.Module):
     """x ← x + messages(norm(x)), then x ← x + mlp(norm(x)), norms and mlp per node type (pre-norm, Xiong et al. 2020).
 
-    A node type that no relation reaches keeps its first part unchanged; a type with 0 rows passes through. Arguments as
-    in `HeteroAttention`.
+    A node type that no relation reaches keeps its first part unchanged; a type with 0 rows passes through. `feedforward`:
+    hidden width of the mlp, 0 for 2 · dim; the other arguments as in `HeteroAttention`.
     """
 
     def __init__(
@@ -29,12 +29,13 @@ class HeteroLayer(nn.Module):
         dropout: float = 0.0,
         edge_dims: Mapping[EdgeType, int] | None = None,
         few: Sequence[str] = (),
+        feedforward: int = 0,
     ) -> None:
         super().__init__()
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in node_types})
         options = (node_types, edge_types, dim, heads, mode, dropout, edge_dims, few)
         self.attention = HeteroAttention(*options) if edge_types else None
-        self.mlps = TypedModules({name: _mlp(dim, dropout) for name in node_types})
+        self.mlps = TypedModules({name: _mlp(dim, feedforward or 2 * dim, dropout) for name in node_types})
         self.dropout = nn.Dropout(dropout)
 
     def plans(
@@ -55,7 +56,7 @@ class HeteroLayer(nn.Module):
         return {name: h + self.mlps[name](h) for name, h in x.items()}
 
 
-def _mlp(dim: int, dropout: float) -> nn.Module:
+def _mlp(dim: int, hidden: int, dropout: float) -> nn.Module:
     return nn.Sequential(
-        nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.Dropout(dropout)
+        nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
     )

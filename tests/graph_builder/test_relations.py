@@ -27,6 +27,7 @@ from graphfusion.graph_builder import (
     SameSpeaker,
     SelfLoops,
     SequenceWindow,
+    Shuffled,
     TimeWindow,
     TopKSimilarity,
     Union,
@@ -144,6 +145,7 @@ def cases(
         (Full(a, a), source, source, brute_force(source, source, lambda j, i: i != j)),
         (AlignedInTime(a, b), source, target, brute_force(source, target, overlap(source, target, us))),
         (AlignedInTime(a, a), source, source, brute_force(source, source, overlap(source, source, us))),
+        (Shuffled(Full(a, b)), source, target, brute_force(source, target, lambda j, i: True)),
         (SameSpan("left", "right"), left, right, brute_force(left, right, overlap(left, right, int))),
         (KnowledgePairs(a, b, "is", known), source, target, brute_force(
             source, target, lambda j, i: (entity[id(source)][j], entity[id(target)][i]) in known)),
@@ -219,6 +221,7 @@ def test_every_policy_survives_json() -> None:
         "other_speaker": OtherSpeaker("a"),
         "knowledge_pairs": KnowledgePairs("a", "b", "knows", (("x", "y"),)),
         "union": Union((Full("a", "a"), SelfLoops("a")), cap=3),
+        "shuffled": Shuffled(SequenceWindow("a", 2, direction="past"), seed=5),
     }
     assert set(examples) == set(RELATIONS)
     for relation in examples.values():
@@ -284,3 +287,38 @@ def test_no_loop_per_node() -> None:
 
     calls(50)
     assert calls(4000) < 1.5 * calls(100)
+
+
+def test_shuffled_permutes_the_sources_of_each_sample() -> None:
+    rng = np.random.default_rng(0)
+    nodes = random_nodes("a", SEQUENCE, [30, 0, 25, 1], rng)
+    relation = SequenceWindow("a", 3)
+    real, found = relation.edges(nodes, nodes), Shuffled(relation).edges(nodes, nodes)
+    assert found[1].tolist() == real[1].tolist()  # every target keeps as many edges
+    assert (nodes.sample[found[0]] == nodes.sample[found[1]]).all()
+    moved = {}
+    for j, p in zip(real[0].tolist(), found[0].tolist(), strict=True):
+        assert moved.setdefault(j, p) == p  # one permutation of the nodes
+    assert len(set(moved.values())) == len(moved)
+    near = np.abs(found[0] - found[1]) <= 3
+    assert near.mean() < 0.5
+
+
+def test_shuffled_edges_of_a_sample_do_not_depend_on_the_batch() -> None:
+    rng = np.random.default_rng(1)
+    together = random_nodes("a", SEQUENCE, [20, 20], rng)
+    second = Nodes(
+        "a", SEQUENCE, np.array([0, 20]), together.values[20:], together.position[20:], together.span[20:], {}
+    )
+    relation = Shuffled(SequenceWindow("a", 2), seed=3)
+    source, target = relation.edges(together, together)
+    mine = target >= 20
+    alone = relation.edges(second, second)
+    assert (source[mine] - 20).tolist() == alone[0].tolist()
+    other = Shuffled(SequenceWindow("a", 2), seed=4).edges(second, second)[0]
+    assert other.tolist() != alone[0].tolist()
+
+
+def test_chosen_edges_cannot_be_shuffled() -> None:
+    with pytest.raises(GraphError, match="cannot be shuffled"):
+        Shuffled(TopKSimilarity("a", "b"))
