@@ -240,6 +240,17 @@ class FusionPredictor:
         log.close()
         return state
 
+    def build(self, table: Any, media_root: str | os.PathLike[str] | None = None) -> Pipeline:
+        """What a fit to these training rows would begin with: everything learned from them before the first step, and a
+        model with fresh weights. The predictor stays as it is.
+
+        Raises:
+            TableError, SchemaError, CellError: as in `fit`.
+        """
+        read = read_table(table, media_root, _text_columns(self.columns))
+        with _own_randomness(self.config.seed, "fit"):
+            return self._make_pipeline(read)
+
     def predict(self, table: Any, **options: Any) -> Any:
         """One entry per row: a class, a list of labels or a number; with several targets a mapping of such lists.
 

@@ -5,9 +5,9 @@ from graphfusion.data.random import counted_rng, counted_seed
 from graphfusion.data.sample import Incident, Report, Sample
 from graphfusion.data.sampler import Budget, pack, shuffled
 from graphfusion.data.split import split_rows
-from graphfusion.data.table import Table, read_table
+from graphfusion.data.table import Table, read_table, sealed
 
 __all__ = [
     "Budget", "Incident", "Report", "Sample", "Table", "counted_rng", "counted_seed",
-    "pack", "read_audio", "read_image", "read_table", "shuffled", "split_rows",
+    "pack", "read_audio", "read_image", "read_table", "sealed", "shuffled", "split_rows",
 ]  # fmt: skip

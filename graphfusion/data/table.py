@@ -7,6 +7,8 @@ import math
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
     from graphfusion.schema import Schema
 
 FORMATS = (".csv", ".parquet")
+_sealed: ContextVar[frozenset[Path]] = ContextVar("_sealed", default=frozenset())
+
+
+@contextmanager
+def sealed(*paths: str | os.PathLike[str]) -> Iterator[None]:
+    """Files that `read_table` refuses to read while this lasts: the test split, during a fit."""
+    before = _sealed.get()
+    token = _sealed.set(before | {Path(p).resolve() for p in paths})
+    try:
+        yield
+    finally:
+        _sealed.reset(token)
 
 
 @dataclass(frozen=True)
@@ -92,12 +106,14 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
     memory. An empty cell is missing; so are None, NaN and NaT everywhere.
 
     Raises:
-        TableError: the file is missing or unreadable, or rows in memory are not mappings.
+        TableError: the file is missing, unreadable or sealed, or rows in memory are not mappings.
     """
     if isinstance(source, Table):
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        if path.resolve() in _sealed.get():
+            raise TableError(f"{path} is sealed: a test split is read once, after the fit and every choice.")
         return Table(_read_file(path, as_text), Path(root or path.parent).resolve())
     place = Path(root or ".").resolve()
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas, without importing it

@@ -1,0 +1,242 @@
+"""The benchmark harness: what it refuses, what it counts, and tables that come from the file alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import f1_score
+
+import graphfusion
+from benchmarks.harness import command, controls, runs, tables
+from benchmarks.harness.command import Entry
+from benchmarks.harness.runs import Data, PeekError, Run, execute
+from benchmarks.harness.statistics import interval, paired_bootstrap, wilcoxon
+from graphfusion.data import read_table, sealed
+from graphfusion.data.recipe import write_tables
+from graphfusion.errors import TableError
+from graphfusion.schema import Features
+
+SMALL = {"dim": 8, "heads": 2, "layers": 1, "epochs": 2, "patience": 5, "lr": 0.05}
+
+
+def rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Two vectors; the label is the sign of the sum of their first numbers."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        a, b = rng.normal(size=(2, 3)).astype(np.float32)
+        made.append({"a": a.tolist(), "b": b.tolist(), "label": "yes" if a[0] + b[0] > 0 else "no"})
+    return made
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    """A data set of two vectors a row."""
+    folder = tmp_path / "tables"
+    write_tables(folder, {"train": rows(60, 0), "valid": rows(20, 1), "test": rows(40, 2)})
+    monkeypatch.setattr(runs, "PROBABILITIES", tmp_path / "probabilities")
+    return Data("toy", (folder,), ("a", "b"), {"target": "label", "columns": {"a": Features(), "b": Features()}})
+
+
+# what is refused
+
+
+def test_a_fit_that_reads_the_test_split_is_refused(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = graphfusion.FusionPredictor.fit
+
+    def peeking(self: Any, table: Any, **options: Any) -> Any:
+        return real(self, table, **{**options, "valid": data.folders[0] / "test.parquet"})
+
+    monkeypatch.setattr(graphfusion.FusionPredictor, "fit", peeking)
+    with pytest.raises(TableError, match="sealed"):
+        execute(Run("graph", 0, SMALL), data)
+
+
+def test_a_choice_made_on_a_copy_of_the_test_split_is_refused(data: Data) -> None:
+    folder = data.folders[0]
+    (folder / "valid.parquet").write_bytes((folder / "test.parquet").read_bytes())
+    with pytest.raises(PeekError, match=r"valid\.parquet: 100% of its rows are rows of test"):
+        execute(Run("graph", 0, SMALL), data)
+
+
+def test_the_seal_ends_with_the_fit_and_nests(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_tables(tmp_path, {name: rows(3, 0)})
+    with sealed(tmp_path / "a.parquet"):
+        with sealed(tmp_path / "b.parquet"):
+            for name in ("a", "b"):
+                with pytest.raises(TableError, match="sealed"):
+                    read_table(tmp_path / f"{name}.parquet")
+        assert len(read_table(tmp_path / "b.parquet")) == 3
+        with pytest.raises(TableError, match="sealed"):
+            read_table(tmp_path / "." / "a.parquet")
+    assert len(read_table(tmp_path / "a.parquet")) == 3
+
+
+# what is counted
+
+
+def test_a_run_counts_what_its_predictor_answers(data: Data) -> None:
+    row = execute(Run("graph", 3, SMALL), data)
+    predictor = graphfusion.FusionPredictor(seed=3, **{**data.fit, **SMALL})
+    folder = data.folders[0]
+    predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
+    truth = [r["label"] for r in rows(40, 2)]
+    answers = predictor.predict(folder / "test.parquet")
+    assert row["test_accuracy"] == pytest.approx(np.mean([t == a for t, a in zip(truth, answers, strict=True)]))
+    assert row["test_macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"), abs=1e-5)
+    assert row["test_weighted_f1"] == pytest.approx(f1_score(truth, answers, average="weighted"), abs=1e-5)
+    assert runs.right_items(row["right"]).tolist() == [t == a for t, a in zip(truth, answers, strict=True)]
+    assert row["valid_accuracy"] == pytest.approx(max(h["valid_accuracy"] for h in predictor.history), abs=1e-5)
+
+
+def test_folds_are_counted_together(data: Data, tmp_path: Path) -> None:
+    other = tmp_path / "fold2"
+    write_tables(other, {"train": rows(50, 5), "valid": rows(20, 6), "test": rows(7, 7)})
+    both = Data("toy", (data.folders[0], other), data.inputs, data.fit)
+    row = execute(Run("graph", 0, SMALL), both)
+    assert len(runs.right_items(row["right"])) == 47
+    assert len(row["best_epoch"].split()) == 2
+
+
+def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
+    three = Data("toy", data.folders, ("a", "b", "c"), data.fit)
+    names = [r.model for r in controls.with_controls(three, {"graph": "hub"}, 0)]
+    assert names == ["graph", "a", "b", "c", "a + b", "a + c", "b + c", "concat", "Transformer", "no edges", "shuffled edges", "late fusion"]  # fmt: skip
+    two = {r.model: r for r in controls.with_controls(data, {"graph": "full"}, 0, rows=10)}
+    assert {"graph", "graph, 10 rows", "a", "b", "concat", "late fusion"} <= set(two)
+    assert "a + b" not in two
+    assert two["shuffled edges"].settings["graph"] == "full_shuffled"
+    assert two["graph"].rows == 0
+    assert two["concat"].rows == 10
+
+
+def test_the_transformer_has_as_many_parameters(data: Data) -> None:
+    engine = {**SMALL, "graph": "full", "dim": 16}
+    found = {r.model: r for r in controls.with_controls(data, engine, 0)}
+    mine, dense = (execute(found[name], data)["parameters"] for name in ("graph", "Transformer"))
+    assert abs(dense / mine - 1) < 0.05
+
+
+def test_late_fusion_averages_log_probabilities(data: Data) -> None:
+    members = [Run("a", 0, SMALL, ("a",)), Run("b", 0, SMALL, ("b",))]
+    for member in members:
+        execute(member, data)
+    row = runs.late_fusion(Run("late fusion", 0, SMALL), data, members)
+    probability = []
+    for name, other in (("a", "b"), ("b", "a")):
+        columns = {name: Features(), other: None}
+        predictor = graphfusion.FusionPredictor("label", seed=0, columns=columns, **SMALL)
+        folder = data.folders[0]
+        predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
+        probability.append(predictor.predict_proba(folder / "test.parquet"))
+    answers = np.array(["no", "yes"])[(probability[0] * probability[1]).argmax(1)]
+    truth = np.array([r["label"] for r in rows(40, 2)])
+    assert runs.right_items(row["right"]).tolist() == (answers == truth).tolist()
+
+
+# statistics
+
+
+def test_interval_is_student_s() -> None:
+    values = np.array([97.1, 97.9, 98.2])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert interval(values) == pytest.approx((high - low) / 2)
+    assert np.isnan(interval(values[:1]))
+
+
+def test_paired_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0.02, 0.2, 2000)
+    low, high, p = paired_bootstrap(difference, 4000)
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    assert low == pytest.approx(difference.mean() - half, abs=0.002)
+    assert high == pytest.approx(difference.mean() + half, abs=0.002)
+    assert p < 0.01
+    assert paired_bootstrap(difference - difference.mean(), 4000)[2] > 0.5
+
+
+def test_wilcoxon_over_seeds() -> None:
+    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.5]), np.array([0.5, 1.0, 1.0, 1.0, 1.0])
+    assert wilcoxon(first, second) == pytest.approx(2 * 0.5**5)
+    assert wilcoxon(first, first) == 1.0
+
+
+# the command
+
+
+def test_runs_are_made_once_and_the_table_comes_from_the_file(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Entry(
+        "toy",
+        lambda _: data,
+        lambda d, seed: [Run("graph", seed, {**SMALL, "graph": "hub"}), Run("no edges", seed, {**SMALL, "graph": "none"})],
+        2,
+    )  # fmt: skip
+    options = ["--results", str(tmp_path / "out"), "--jobs", "2"]
+    assert command.main("toy", "", [entry], options) == 0
+    printed = capsys.readouterr().out
+    assert "4/4 toy" in printed
+    with (tmp_path / "out" / "toy.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert sorted((r["model"], r["seed"]) for r in found) == [("graph", "0"), ("graph", "1"), ("no edges", "0"), ("no edges", "1")]  # fmt: skip
+    assert command.main("toy", "", [entry], options) == 0
+    assert "4/4" not in capsys.readouterr().out  # nothing was left to do
+    text = (tmp_path / "out" / "toy.md").read_text()
+    for name in ("toy.md", "toy.png"):
+        (tmp_path / "out" / name).unlink()
+    assert command.main("toy", "", [entry], [*options, "--table"]) == 0
+    assert (tmp_path / "out" / "toy.md").read_text() == text
+    assert (tmp_path / "out" / "toy.png").stat().st_size > 5_000
+
+
+def made(model: str, seed: int, right: list[bool], **more: str) -> dict[str, str]:
+    packed = runs.base64.b64encode(np.packbits(right).tobytes()).decode()
+    return {
+        "data": "toy", "model": model, "seed": str(seed), "test_accuracy": str(np.mean(right)), "test_macro_f1": "0.5",
+        "test_weighted_f1": "0.6", "valid_accuracy": "0.5", "parameters": "1234", "fit_seconds": "10", "peak_mb": "100",
+        "inputs": "a b", "right": f"{len(right)}:{packed}", "machine": "m", "threads": "1", "versions": "v", "commit": "c",
+        **more,
+    }  # fmt: skip
+
+
+def test_the_numbers_of_a_table() -> None:
+    right = {"graph": [57, 60], "no edges": [48, 54], "a": [30, 30]}
+    listed = [
+        made(m, s, [i < k for i in range(60)], fit_seconds="30" if m == "graph" else "10", inputs="a" if m == "a" else "a b")
+        for m, counts in right.items() for s, k in enumerate(counts)
+    ]  # fmt: skip
+    text = tables.table(listed)
+    assert "| graph | 2 | 97.50 ± 3.54 |" in text
+    assert "| no edges | 2 | 85.00 ± 7.07 |" in text
+    assert "| a alone | 2 | 50.00 ± 0.00 |" in text
+    assert "0.33 ×" in text
+    assert "graph less no edges: +12.50 points" in text
+    half = interval(np.array([95.0, 100.0]))
+    assert f"± {half:.2f}" in text
+
+
+def test_only_the_pair_that_is_best_on_validation_rows_is_shown() -> None:
+    listed = [
+        made("graph", 0, [True, True], inputs="a b c"),
+        made("a + b", 0, [True, True], inputs="a b", valid_accuracy="0.4"),
+        made("b + c", 0, [False, True], inputs="b c", valid_accuracy="0.6"),
+    ]
+    text = tables.table(listed)
+    assert "| b + c" in text
+    assert "| a + b" not in text
+
+
+def test_another_setting_is_another_run(data: Data) -> None:
+    one = Run("graph", 0, SMALL)
+    assert one.key(data) == Run("graph", 1, dict(SMALL)).key(data)  # the seed is told apart by its own column
+    assert one.key(data) != Run("graph", 0, {**SMALL, "epochs": 3}).key(data)
+    assert one.key(data) != Run("graph", 0, SMALL, ("a",)).key(data)
+    assert json.dumps(one.key(data))
