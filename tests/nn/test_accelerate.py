@@ -573,21 +573,86 @@ class Own(HeteroConv):
 
 def test_nothing_to_accelerate() -> None:
     sage = hetero({("a", "self", "a"): SAGEConv(6, 8)})
-    fast = accelerate(hetero(bipartite(GATConv)))
     for module, said in (
         (nn.Linear(2, 2), "found no HeteroConv"),
         (sage, r"\('a', 'self', 'a'\): SAGEConv"),
         (Own(bipartite(GATConv, RELATIONS[:2])), "Own is no plain HeteroConv"),
-        (fast, "accelerated already"),
     ):
         with pytest.raises(ConfigError, match=said):
             accelerate(module)
+    fast = accelerate(hetero(bipartite(GATConv)))
+    assert accelerate(fast) is fast
 
 
 def test_it_is_public_and_nn_needs_no_pyg() -> None:
     assert graphfusion.accelerate is accelerate
     code = "import sys, graphfusion.nn; sys.exit('torch_geometric' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+# --- what is not used -------------------------------------------------------------------------------------------------
+
+
+def two_layers(cls: Any, **options: Any) -> nn.Module:
+    """Two layers, of which a loss may look at one node type alone."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = hetero(bipartite(cls, **options))
+            widths = dict.fromkeys(WIDTH, 12)
+            self.second = HeteroConv(
+                {r: cls((widths[r[0]], widths[r[2]]), 4, heads=3, add_self_loops=False) for r in RELATIONS}
+            )
+
+        def forward(self, x: Features, index: Edges) -> Features:
+            hidden = self.first(x, index)
+            return self.second({n: h.relu() for n, h in hidden.items()}, index)
+
+    return Model()
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("target", ["a", "b", "c"])
+def test_parameters_without_a_part_in_the_loss_get_no_gradient(cls: Any, target: str) -> None:
+    """None and not zeros, as in PyG: momentum and weight decay go on with zeros."""
+    pyg = two_layers(cls, heads=3, concat=True)
+    fast, x, index = accelerate(pyg), features(), random_edges()
+    found = []
+    for model in (pyg, fast):
+        model.zero_grad()
+        leaves = {n: t.detach().requires_grad_() for n, t in x.items()}
+        out = model(leaves, index)
+        out[target].sum().backward()
+        found.append({n: p.grad for n, p in [*model.named_parameters(), *leaves.items()]})
+    assert {n for n, g in found[1].items() if g is None} == {n for n, g in found[0].items() if g is None}
+    assert any(g is None for g in found[0].values())
+    assert_near(*({n: g for n, g in f.items() if g is not None} for f in found[::-1]), 1e-5)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_training_on_one_node_type_goes_as_pyg_s(cls: Any) -> None:
+    pyg = two_layers(cls, heads=3, concat=True)
+    twin = copy.deepcopy(pyg)
+    fast, x, index = accelerate(twin), features(), random_edges()
+    for model in (pyg, fast):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
+        for step in range(6):
+            optimizer.zero_grad()
+            some = {r: e for r, e in index.items() if step % 2 == 0 or r[0] != "c"}
+            model(x, some)["a"].square().mean().backward()
+            optimizer.step()
+    assert_near(dict(twin.named_parameters()), dict(pyg.named_parameters()), 1e-5)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_compiled_for_batches_of_any_size(cls: Any) -> None:
+    torch._dynamo.reset()
+    fast = accelerate(hetero(bipartite(cls)))
+    compiled = torch.compile(fast, backend="aot_eager", dynamic=True)
+    for sizes in (SIZES, {n: 2 * s + 1 for n, s in SIZES.items()}, {n: s + 3 for n, s in SIZES.items()}):
+        x, index = features(sizes), random_edges(sizes=sizes)
+        assert_near(compiled(x, index), fast(x, index), 1e-6)
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------

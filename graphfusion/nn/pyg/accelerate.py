@@ -15,11 +15,13 @@ from graphfusion.nn.pyg.hetero_conv import AcceleratedHeteroConv
 
 
 def accelerate(module: nn.Module) -> nn.Module:
-    """An equal, faster module: in a PyG `HeteroConv`, or anywhere in a model, `GATConv` (Veličković et al. 2018) and
-    `GATv2Conv` (Brody et al. 2022) run together, one operator for all relations of a kind.
+    """An equal, faster module: in every `HeteroConv` of PyG that `module` is or holds, `GATConv` (Veličković et al. 2018)
+    and `GATv2Conv` (Brody et al. 2022) run together, one operator for all relations of a kind. Convs outside a
+    `HeteroConv` (`to_hetero` makes such) are not looked at; an accelerated module is given back as it is.
 
     The result is a structural copy that holds the same `Parameter` and buffer objects: optimisers, `state_dict` keys
-    and `load_state_dict` work across both, and the original stays as it was, with a training flag and hooks of its own.
+    and `load_state_dict` work across both, and the original stays as it was, with a training flag and hooks of its own:
+    call `train`, `eval` and `to` on the one that you use.
     It is called as the original is. x_dict[type] (N, D), edge_index_dict[relation] (2, E) int64 in any order,
     edge_attr_dict[relation] (E,) or (E, width) → {target type: (N, H·C)}, (N, C) for heads that are averaged.
 
@@ -50,6 +52,8 @@ def accelerate(module: nn.Module) -> nn.Module:
         if not all(reasons.values()):
             memo[id(hetero)] = _swapped(hetero, memo)
             taken += 1
+    if not taken and any(isinstance(m, AcceleratedHeteroConv) for m in module.modules()):
+        return module  # it has been here before
     if not taken:
         raise ConfigError(_nothing_in(module, left))
     if left:
@@ -75,8 +79,6 @@ def _swapped(hetero: nn.Module, memo: dict[int, Any]) -> AcceleratedHeteroConv:
 
 
 def _nothing_in(module: nn.Module, left: Sequence[str]) -> str:
-    if any(isinstance(m, AcceleratedHeteroConv) for m in module.modules()):
-        return f"accelerate: {type(module).__name__} is accelerated already; use it as it is."
     found = "; ".join(left) if left else "no HeteroConv"
     return (
         f"accelerate: nothing to accelerate in {type(module).__name__}: found {found}. It takes PyG's HeteroConv "

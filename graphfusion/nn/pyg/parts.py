@@ -6,9 +6,9 @@ Letters: `N` nodes of a type, `E` edges of a relation, `D` features, `R` relatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from graphfusion.nn.messages import Projections, messages, messages_into_few
 from graphfusion.nn.pyg.calls import Call
 from graphfusion.nn.pyg.convs import source_map, target_map
 from graphfusion.nn.pyg.plans import Bundle, Prepared, bundles_of, prepared
+from graphfusion.nn.pyg.reached import Reached, stacked, watched
 from graphfusion.ops.hetero_attention import Plan
 
 
@@ -52,7 +53,9 @@ Grouped = Sequence[Sequence[Call]]
 
 @dataclass(frozen=True)
 class Job:
-    """A bundle with its plan: features `x` of the plan's types, options of the operator."""
+    """A bundle with its plan: features `x` of the plan's types, options of the operator, outputs `reached` by a backward
+    pass.
+    """
 
     x: Sequence[Tensor]
     plan: Plan
@@ -60,6 +63,7 @@ class Job:
     leaving: Grouped
     entering: Grouped
     options: Mapping[str, Any]
+    reached: Reached = field(default_factory=set)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,7 +82,8 @@ def _run_bundle(bundle: Bundle, plan: Plan, made: Prepared, rows: Mapping[str, T
     job = Job([rows[name] for name in plan.node_types], plan, bundle.calls, leaving, entering, options)
     run = _into_few if bundle.few else _gatv2 if first.mode == "gatv2" else _gat
     parts = []
-    for name, out, into in zip(plan.node_types, run(job), entering, strict=True):
+    for name, found, into in zip(plan.node_types, run(job), entering, strict=True):
+        out = watched(found, name, job.reached)
         shares = [into] if merged and into else [[c] for c in into]
         parts += [_part(name, out[:, slot], share, rows[name]) for slot, share in enumerate(shares)]
     return parts
@@ -86,13 +91,13 @@ def _run_bundle(bundle: Bundle, plan: Plan, made: Prepared, rows: Mapping[str, T
 
 def _gat(job: Job) -> Sequence[Tensor]:
     value = _values(job)
-    maps = Projections(value, _source_logits(value, job.leaving), _target_logits(job.entering))
+    maps = Projections(value, _source_logits(value, job), _target_logits(job))
     return messages(job.x, job.plan, maps, *job.shape, "gat", **job.options)
 
 
 def _into_few(job: Job) -> Sequence[Tensor]:
     heads, width = job.shape
-    key, query = _source_logits(_values(job), job.leaving), _target_logits(job.entering)
+    key, query = _source_logits(_values(job), job), _target_logits(job)
     weight = [source_map(c.conv).weight.view(heads, width, -1) for c in job.calls]
     found = messages_into_few(job.x, job.plan, key, query, weight, heads, **job.options)
     return [
@@ -102,32 +107,29 @@ def _into_few(job: Job) -> Sequence[Tensor]:
 
 
 def _gatv2(job: Job) -> Sequence[Tensor]:
-    left = [[c.conv.lin_l for c in each] for each in job.leaving]
-    right = [[c.conv.lin_r for c in each] for each in job.entering]
-    value, query = ([_stack(lin.weight for lin in each) for each in side] for side in (left, right))
+    sides = ((job.leaving, "lin_l"), (job.entering, "lin_r"))
+    value, query = (_stacks(job, side, partial(_weight, name)) for side, name in sides)
     shifts: list[list[Tensor | None]] = [[], []]
-    if any(lin.bias is not None for side in (left, right) for each in side for lin in each):
-        shifts = [[_stack(_bias(lin) for lin in each) for each in side] for side in (left, right)]
+    if any(getattr(c.conv, name).bias is not None for side, name in sides for each in side for c in each):
+        shifts = [_stacks(job, side, partial(_bias, name)) for side, name in sides]
     maps = Projections(value, (), query, *shifts)
-    att = torch.cat([c.conv.att for c in job.calls]).to(_high(job.x[0]))
+    att = stacked([c.conv.att for c in job.calls], [c.relation[2] for c in job.calls], job.reached).to(_high(job.x[0]))
     return messages(job.x, job.plan, maps, *job.shape, "gatv2", att=att, **job.options)
 
 
 def _values(job: Job) -> list[Tensor | None]:
     """For each type the stacked maps (R·H·C, D) of the relations that leave it."""
-    return [_stack(source_map(c.conv).weight for c in each) for each in job.leaving]
+    return _stacks(job, job.leaving, lambda c: source_map(c.conv).weight)
 
 
-def _source_logits(value: Sequence[Tensor | None], leaving: Grouped) -> list[Tensor | None]:
+def _source_logits(value: Sequence[Tensor | None], job: Job) -> list[Tensor | None]:
     """For each type the map to the logits of all relations that leave it: att · (W x) = (att W) x."""
-    return [
-        None if w is None else _fold(w, torch.cat([c.conv.att_src for c in each]))
-        for w, each in zip(value, leaving, strict=True)
-    ]
+    att = _stacks(job, job.leaving, lambda c: c.conv.att_src)
+    return [None if w is None or a is None else _fold(w, a) for w, a in zip(value, att, strict=True)]
 
 
-def _target_logits(entering: Grouped) -> list[Tensor | None]:
-    return [_stack(_target_logit(c) for c in each) for each in entering]
+def _target_logits(job: Job) -> list[Tensor | None]:
+    return _stacks(job, job.entering, _target_logit)
 
 
 def _target_logit(call: Call) -> Tensor:
@@ -196,14 +198,23 @@ def combine(parts: Sequence[Part], aggr: str | None) -> dict[str, Tensor]:
     return out
 
 
-def _stack(weights: Iterable[Tensor]) -> Tensor | None:
-    found = list(weights)
-    return None if not found else found[0] if len(found) == 1 else torch.cat(found)
+def _stacks(job: Job, groups: Grouped, part: Callable[[Call], Tensor]) -> list[Tensor | None]:
+    """For each group of calls their parts one after another; None for an empty one."""
+    return [
+        stacked([part(c) for c in group], [c.relation[2] for c in group], job.reached) if group else None
+        for group in groups
+    ]
 
 
-def _bias(lin: Any) -> Tensor:
-    zero: Tensor = lin.weight.new_zeros(len(lin.weight)) if lin.bias is None else lin.bias
-    return zero
+def _weight(name: str, call: Call) -> Tensor:
+    weight: Tensor = getattr(call.conv, name).weight
+    return weight
+
+
+def _bias(name: str, call: Call) -> Tensor:
+    lin = getattr(call.conv, name)
+    bias: Tensor = lin.weight.new_zeros(len(lin.weight)) if lin.bias is None else lin.bias
+    return bias
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:

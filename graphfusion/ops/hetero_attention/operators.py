@@ -328,18 +328,30 @@ def _(grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of:
 
 def _project_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     x, weight, bias, ctx.of = inputs
-    ctx.shape = [(o.shape, o.dtype, o.device) for o in output]
+    ctx.set_materialize_grads(False)
     ctx.types, ctx.has_bias = len(x), bool(bias)
     ctx.save_for_backward(*x, *weight)
 
 
 def _project_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """None for what only maps without a gradient read, or are: autograd passes over it."""
     saved = ctx.saved_tensors
     x, weight = list(saved[: ctx.types]), list(saved[ctx.types :])
-    filled = _filled(grads, ctx.shape)
-    found = torch.ops.graphfusion.hetero_project_backward(filled, x, weight, ctx.has_bias, ctx.of)
-    a, b = ctx.types, ctx.types + len(weight)
-    return list(found[:a]), list(found[a:b]), list(found[b:]), None
+    live = [k for k, g in enumerate(grads) if g is not None]
+    of = [ctx.of[k] for k in live]
+    found = torch.ops.graphfusion.hetero_project_backward(
+        [grads[k] for k in live], x, [weight[k] for k in live], ctx.has_bias, of
+    )
+    dx = [d if t in of else None for t, d in enumerate(found[: ctx.types])]
+    dweight = _placed(found[ctx.types : ctx.types + len(live)], live, len(weight))
+    return dx, dweight, _placed(found[ctx.types + len(live) :], live, len(weight) if ctx.has_bias else 0), None
+
+
+def _placed(found: Sequence[Tensor], places: Sequence[int], count: int) -> list[Tensor | None]:
+    out: list[Tensor | None] = [None] * count
+    for k, tensor in zip(places, found, strict=False):
+        out[k] = tensor
+    return out
 
 
 _project.register_autograd(_project_gradient, setup_context=_project_setup)
@@ -449,6 +461,7 @@ def _(
 
 def _attention_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     value, key, query, att, edge, index, ctx.layout, *options = inputs
+    ctx.set_materialize_grads(False)
     ctx.mode, ctx.slope, ctx.dropout, seed, ctx.top_k, ctx.across, ctx.backend = options
     ctx.shape = [(o.shape, o.dtype, o.device) for o in output]
     ctx.counts = [len(value), len(key), len(query), int(att is not None), len(edge), len(index)]
@@ -465,7 +478,19 @@ def _attention_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]
         filled, value, key, query, weight, edge, index, ctx.layout, *options
     )
     dvalue, dkey, dquery, datt, dedge = _split(list(found), ctx.counts[:5])
-    return (dvalue, dkey, dquery, datt[0] if datt else None, dedge, [None] * len(index), *[None] * 8)
+    rows = read_layout(ctx.layout, index)
+    sent = {
+        row.source for row in rows if grads[row.target] is not None
+    }  # what no gradient came back to has none itself
+    return (
+        [g if t in sent else None for t, g in enumerate(dvalue)],
+        [g if t in sent else None for t, g in enumerate(dkey)],
+        [None if grads[t] is None else g for t, g in enumerate(dquery)],
+        datt[0] if datt else None,
+        [None if grads[row.target] is None else g for row, g in zip(rows, dedge, strict=False)],
+        [None] * len(index),
+        *[None] * 8,
+    )
 
 
 _attention.register_autograd(_attention_gradient, setup_context=_attention_setup)

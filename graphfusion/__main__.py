@@ -1,0 +1,5 @@
+"""`python -m graphfusion`: the command line."""
+
+from graphfusion.cli import main
+
+main()
