@@ -99,11 +99,13 @@ class Features:
 
     A cell may also be a mapping with `values` and, optionally, `seconds` (n, 2) (start and end of each), `speaker`
     (n integers) and `entity` (n words), which relations of the same names use. `width=0` is learned from the rows.
+    `standardize`: each number of a vector with its mean and deviation over the training rows.
     """
 
     kind: ClassVar[str] = "features"
     width: int = 0
     max_tokens: int = 512
+    standardize: bool = True
 
     def __post_init__(self) -> None:
         _positive(self, "max_tokens")

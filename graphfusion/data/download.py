@@ -113,10 +113,10 @@ def extract(archive: Path, folder: Path) -> None:
         TableError: it is neither, is damaged, or a member is refused.
     """
     try:
-        if zipfile.is_zipfile(archive):
-            extract_zip(archive, folder)
-        elif tarfile.is_tarfile(archive):
+        if tarfile.is_tarfile(archive):  # first: a plain tar that ends with a zip looks like one
             extract_tar(archive, folder)
+        elif zipfile.is_zipfile(archive):
+            extract_zip(archive, folder)
         else:
             raise TableError(f"{archive}: neither a tar nor a zip archive.")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:

@@ -23,11 +23,18 @@ MAX_SECONDS = 1e10
 
 @dataclass(frozen=True)
 class FeaturesModality:
-    """Values `(n, width)`; position: index; span: seconds, and attributes, if the rows give them (all or none)."""
+    """Values `(n, width)`, standardised with the training rows; position: index; span: seconds, and attributes, if the
+    rows give them (all or none).
+    """
 
     column: str
     width: int = 0
     max_tokens: int = 512
+    standardize: bool = True
+    mean: tuple[float, ...] = ()
+    """Of each number over the vectors of the training rows."""
+    deviation: tuple[float, ...] = ()
+    """Likewise; 1 where all training rows agree."""
     timed: bool = False
     """Whether cells give `seconds`; learned from the first row."""
     attributes: tuple[str, ...] = ()
@@ -39,23 +46,51 @@ class FeaturesModality:
         return NodeType("features", (self.width,), "float32", 1, "seconds" if self.timed else "none")
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> FeaturesModality:
-        """Learn width, timing and attributes from the first row that has features."""
+        """Learn timing and attributes from the first row that has features, the width from the first readable one, and
+        means and deviations from all of that width.
+        """
         given = [row[self.column] for row in rows if row.get(self.column) is not None]
         first = given[0] if given and isinstance(given[0], Mapping) else {}
         fitted = replace(self, timed="seconds" in first, attributes=tuple(n for n in ATTRIBUTES if n in first))
-        if self.width:
-            return fitted
-        widths = readable(rows, self.column, lambda row: _vectors(row[self.column]).shape[1], limit=1)
-        return replace(fitted, width=max(widths, default=0) or 1)
+        if not self.width:
+            widths = readable(rows, self.column, lambda row: _vectors(row[self.column]).shape[1], limit=1)
+            fitted = replace(fitted, width=max(widths, default=0) or 1)
+        return fitted._with_scales(rows) if self.standardize else fitted
 
-    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
-        """Tokens of one cell: a vector, a sequence of vectors, or a mapping with `values` and attributes."""
-        cell = row[self.column]
-        values = _vectors(cell)[: self.max_tokens]
+    def _with_scales(self, rows: Sequence[Mapping[str, Any]]) -> FeaturesModality:
+        sums = np.zeros((2, self.width))
+        count = 0
+        shift: NDArray[np.float64] | None = None  # near the mean, so that squares do not cancel
+        for vectors in readable(rows, self.column, self._checked):
+            if not len(vectors):
+                continue
+            shift = vectors[0].astype(np.float64) if shift is None else shift
+            moved = vectors - shift
+            sums += moved.sum(0), (moved**2).sum(0)
+            count += len(vectors)
+        if shift is None:
+            return self
+        mean = sums[0] / count
+        deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
+        deviation[deviation <= 1e-6 * np.abs(shift + mean)] = 1.0  # a constant, but for rounding
+        deviation[deviation == 0] = 1.0
+        return replace(self, mean=tuple((shift + mean).tolist()), deviation=tuple(deviation.tolist()))
+
+    def _checked(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
+        """(n, width) of a cell, as it is."""
+        values = _vectors(row[self.column])[: self.max_tokens]
         if len(values) and values.shape[1] != self.width:
             raise CellError(f"expected features of width {self.width}, got {values.shape[1]}.")
         if not np.isfinite(values).all():
             raise CellError("features must be finite, got NaN or infinity.")
+        return values
+
+    def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
+        """Tokens of one cell: a vector, a sequence of vectors, or a mapping with `values` and attributes."""
+        cell = row[self.column]
+        values = self._checked(row)
+        if self.mean and len(values):
+            values = ((values - np.array(self.mean)) / np.array(self.deviation)).astype(np.float32)
         count = len(values)
         parts = cell if isinstance(cell, Mapping) else {}
         span = self._seconds(parts) if self.timed else no_span(count)

@@ -172,6 +172,25 @@ def test_features_in_every_form() -> None:
     assert full.attributes["speaker"].tolist() == [4, 5]
 
 
+def test_features_are_standardised_with_the_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    cells = [rng.normal([5e4, 0.0, -3.0], [1e-1, 1e-3, 50.0], (n, 3)).astype(np.float32) for n in (1, 4, 0, 7)]
+    cells = [np.concatenate([c, np.full((len(c), 1), 7.3, np.float32)], 1) for c in cells]
+    modality = FeaturesModality("f").fit(
+        [{"f": c} for c in cells] + [{"f": [np.nan] * 4}, {"f": [1.0]}, {"f": None}], ROOT
+    )
+    every = np.concatenate(cells).astype(np.float64)
+    scale = [*every.std(0)[:3], 1.0]  # the last column never changes
+    found = np.concatenate([modality.tokens({"f": c}, ROOT).values for c in cells])
+    np.testing.assert_allclose(found, (every - every.mean(0)) / scale, rtol=1e-3, atol=1e-4)
+    again = modality_from_dict(json.loads(json.dumps(modality_to_dict(modality))))
+    np.testing.assert_array_equal(
+        again.tokens({"f": cells[1]}, ROOT).values, modality.tokens({"f": cells[1]}, ROOT).values
+    )
+    plain = FeaturesModality("f", standardize=False).fit([{"f": cells[1]}], ROOT)
+    np.testing.assert_array_equal(plain.tokens({"f": cells[3]}, ROOT).values, cells[3])
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
