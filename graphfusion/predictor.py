@@ -271,16 +271,19 @@ class FusionPredictor:
             )
         return self._single(found)
 
-    def evaluate(self, table: Any, **options: Any) -> dict[str, Any]:
+    def evaluate(self, table: Any, unseen: str = "error", **options: Any) -> dict[str, Any]:
         """Metrics over the rows that have the target; `name/metric` with several targets.
 
-        `rows` counts the rows that have a target, `skipped` those left out. Options: see `predict`.
+        `rows` counts the rows that have a target, `skipped` those left out. `unseen`: what a class is that no training row
+        had, an `error` or a label that is answered `wrong`. Other options: see `predict`.
         """
+        if unseen not in ("error", "wrong"):
+            raise ConfigError(unknown_name("unseen", unseen, ("error", "wrong")))
         rows, _, report = self._rows(table, targets=True, **options)
         if not rows:
             raise SchemaError(f"no row is left to evaluate on: {report}")
         logits = predict_logits(self.pipeline.model, self._batches(rows))
-        targets = {n: _encode(task, rows) for n, task in self.pipeline.tasks.items()}
+        targets = {n: _encode(task, rows, unseen) for n, task in self.pipeline.tasks.items()}
         scores = score_logits(self.pipeline.model, logits, targets)
         return {**scores, "rows": sum(_has_target(r) for r in rows), "skipped": report.skipped}
 
@@ -509,14 +512,15 @@ def _has_target(row: TokenizedSample) -> bool:
     return any(value is not None for value in row.targets.values())
 
 
-def _encode(task: Any, rows: Sequence[TokenizedSample]) -> Tensor:
+def _encode(task: Any, rows: Sequence[TokenizedSample], unseen: str) -> Tensor:
     """Encoded targets of rows; the error for one that no class fits names its row."""
+    encode = getattr(task, "encode_unseen", task.encode) if unseen == "wrong" else task.encode
     for row in rows:
         try:
-            task.encode([row.targets[task.name]])
+            encode([row.targets[task.name]])
         except SchemaError as error:
             raise SchemaError(f"row {row.id}: {error}") from error
-    encoded: Tensor = task.encode([row.targets[task.name] for row in rows])
+    encoded: Tensor = encode([row.targets[task.name] for row in rows])
     return encoded
 
 

@@ -288,6 +288,8 @@ def test_answers_say_what_is_wrong_with_the_rows(fitted: tuple[gf.FusionPredicto
     bad[2]["label"] = "zebra"
     with pytest.raises(SchemaError, match="row 2: target 'label': unknown class 'zebra'"):
         p.evaluate(bad)
+    right = p.evaluate(make_rows(4))["accuracy"] * 4 - (p.predict(make_rows(4))[2] == make_rows(4)[2]["label"])
+    assert p.evaluate(bad, unseen="wrong")["accuracy"] == pytest.approx(right / 4)
     bad[2]["label"] = None
     assert p.evaluate(bad)["rows"] == 3
 

@@ -17,6 +17,9 @@ from graphfusion.tasks.prediction import Prediction
 UNKNOWN = -1
 """Encoded target of a sample whose label is missing; it takes no part in loss or metrics."""
 
+UNSEEN = -2
+"""Encoded target of a sample whose label is none of the classes: no answer is right, and no loss is taken."""
+
 
 class ClassificationTask(nn.Module):
     """Cross-entropy over `classes` from the unified representation."""
@@ -45,6 +48,11 @@ class ClassificationTask(nn.Module):
                 )
         return torch.tensor([UNKNOWN if label is None else self.index[label] for label in labels], dtype=torch.int64)
 
+    def encode_unseen(self, labels: Sequence[Any]) -> Tensor:
+        """The same, with `UNSEEN` for a label of no class."""
+        known = {None: UNKNOWN, **self.index}
+        return torch.tensor([known.get(label, UNSEEN) for label in labels], dtype=torch.int64)
+
     def forward(self, fused: FusedGraph) -> Tensor:
         """Logits (B, classes)."""
         logits: Tensor = self.head(fused.unified)
@@ -52,7 +60,7 @@ class ClassificationTask(nn.Module):
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over the samples whose label is known; 0 if there is none."""
-        known = target != UNKNOWN
+        known = target >= 0
         if not known.any():
             return logits.sum() * 0.0
         return nn.functional.cross_entropy(logits[known], target[known], label_smoothing=self.label_smoothing)
@@ -63,12 +71,15 @@ class ClassificationTask(nn.Module):
         return Prediction([self.classes[i] for i in probability.argmax(axis=1)], probability)
 
     def metrics(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
-        """accuracy, macro_f1, weighted_f1, and per_class: class → precision, recall, f1, count."""
+        """accuracy, macro_f1, weighted_f1, and per_class: class → precision, recall, f1, count.
+
+        A label of no class is answered wrongly; averages of F1 are over the classes.
+        """
         from sklearn.metrics import precision_recall_fscore_support
 
         known = (target != UNKNOWN).numpy()
         truth, guess = target.numpy()[known], logits.argmax(dim=1).numpy()[known]
-        if not len(truth):
+        if not (truth >= 0).any():
             return {}
         every = list(range(len(self.classes)))
         scores = precision_recall_fscore_support(truth, guess, labels=every, zero_division=0.0)

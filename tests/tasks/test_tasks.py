@@ -138,3 +138,12 @@ def test_objects_check_their_meaning() -> None:
         Prediction(["a", "b"], np.zeros((3, 2), np.float32))
     with pytest.raises(GraphError, match="expected 2 rows"):
         FusedGraph({}, {"a": torch.zeros(3, 1)}, torch.zeros(2, 1))
+
+
+def test_a_class_that_no_training_row_had_is_answered_wrongly() -> None:
+    task = ClassificationTask("t", 4, ("a", "b"))
+    target = task.encode_unseen(["a", "zebra", None, "b"])
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    assert task.metrics(logits, target)["accuracy"] == pytest.approx(2 / 3)
+    alone = task.loss(logits[[0, 3]], task.encode(["a", "b"]))
+    torch.testing.assert_close(task.loss(logits, target), alone)
