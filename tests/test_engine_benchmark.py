@@ -1,0 +1,66 @@
+"""`benchmarks/engine.py` and `benchmarks/attention_modes.py` on a few rows in the form of each recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import attention_modes, engine
+from benchmarks.harness import runs
+from benchmarks.harness.runs import Data, Run, execute
+from benchmarks.recipes import load_recipe
+from graphfusion.data.recipe import write_tables
+from tests.conftest import png, wav
+
+
+def cell(column: str, label: int, rng: np.random.Generator) -> Any:
+    """A value of an input column as the recipes write it."""
+    if column == "image":
+        return png(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8))
+    if column == "sound":
+        return wav(rng.normal(0, 0.1, 4000), 8000)
+    if column in ("question", "word"):
+        return f"what is {'abc'[label]} of {rng.integers(9)}"
+    return rng.normal(size={"text": 100, "audio": 73, "video": 100}[column]).astype(np.float32).tolist()
+
+
+def miniature(name: str, folder: Path) -> Data:
+    """A data set of 12, 6 and 6 rows in the recipe's columns."""
+    recipe, inputs = load_recipe(name), engine.INPUTS[name]
+    tables = {}
+    for k, (split, count) in enumerate({"train": 12, "valid": 6, "test": 6}.items()):
+        rng = np.random.default_rng(k)
+        rest = {c: f"{c}" for c, kind in recipe.FIT.get("columns", {}).items() if kind is None}
+        tables[split] = [
+            {**rest, **{c: cell(c, i % 3, rng) for c in inputs}, recipe.FIT["target"]: "abc"[i % 3]}
+            for i in range(count)
+        ]
+    write_tables(folder, tables)
+    return Data(name, (folder,), inputs, recipe.FIT)
+
+
+@pytest.mark.parametrize("name", sorted(engine.SOURCES))
+def test_the_engine_runs_on_every_recipe(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PROBABILITIES", tmp_path / "probabilities")
+    data = miniature(name, tmp_path)
+    first = engine.runs_of(name)(data, 0)[0]
+    row = execute(Run(first.model, 0, {**first.settings, "epochs": 1, "dim": 16}), data)
+    assert row["data"] == name
+    assert len(runs.right_items(row["right"])) == 6
+
+
+def test_mixtures_give_each_kind_of_relation_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import graphfusion
+
+    data = miniature("easy_vqa", tmp_path)
+    modes = {run.model: run for run in attention_modes.easy_vqa(data, 0)}
+    mixed = modes["gat, dot across"]
+    predictor = graphfusion.FusionPredictor(**{**data.fit, **mixed.settings})
+    attention = predictor.build(tmp_path / "train.parquet").model.fusion.layers[0].attention
+    found = {t: group.mode for group, own in zip(attention.groups, attention.relations, strict=True) for t in own if hasattr(group, "mode")}  # fmt: skip
+    assert found["image", "full", "question"] == "dot"
+    assert found["image", "grid", "image"] == "gat"
+    assert {r.model for r in attention_modes.digit_ops(data, 0)} == {"gat", "gatv2", "dot"}
