@@ -10,7 +10,6 @@ utterance. Nothing is drawn by --seed. See CARD.md.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
@@ -25,7 +24,7 @@ import pyarrow as pa
 
 from graphfusion.data import counted_rng
 from graphfusion.data.download import download
-from graphfusion.data.recipe import Row, parser_of, read_files, run_recipe, source_folder, verify, write_tables
+from graphfusion.data.recipe import Row, read_files, run_plain, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Features
 
@@ -166,12 +165,9 @@ def convert(out: Path, source: Path | None, work: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    parser = parser_of(__doc__, "folder or archive with the CSV files, or with mosi_train.npz and mosi_test.npz")
-
-    def run(options: argparse.Namespace, work: Path) -> None:
-        convert(options.out, options.source, work)
-
-    return run_recipe(parser, run, arguments)
+    return run_plain(
+        __doc__, "folder or archive with the CSV files, or with mosi_train.npz and mosi_test.npz", convert, arguments
+    )
 
 
 if __name__ == "__main__":

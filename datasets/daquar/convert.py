@@ -7,7 +7,6 @@ Writes train.parquet, valid.parquet and test.parquet with the columns image, que
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfusion.data import counted_rng
-from graphfusion.data.recipe import digest, parser_of, run_recipe, source_folder, verify, write_tables
+from graphfusion.data.recipe import digest, run_plain, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Image
 
@@ -133,12 +132,9 @@ def convert(out: Path, source: Path | None, work: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    parser = parser_of(__doc__, "daquar.tar, or a folder with its texts and images/; there is no download")
-
-    def run(options: argparse.Namespace, work: Path) -> None:
-        convert(options.out, options.source, work)
-
-    return run_recipe(parser, run, arguments)
+    return run_plain(
+        __doc__, "daquar.tar, or a folder with its texts and images/; there is no download", convert, arguments
+    )
 
 
 if __name__ == "__main__":

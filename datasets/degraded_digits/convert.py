@@ -9,40 +9,25 @@ Writes train.parquet, valid.parquet and test.parquet with the columns image, sou
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphfusion.data import counted_rng, read_audio, read_image
-from graphfusion.data.recipe import parser_of, run_recipe, source_folder, write_tables
+from graphfusion.data.recipe import load_script, parser_of, run_recipe, source_folder, write_tables
 from graphfusion.errors import MediaError, TableError
 from graphfusion.schema import Audio, Text
 
 FloatArray = NDArray[np.floating]
 
 
-def _recipe(name: str) -> ModuleType:
-    """The recipe beside this one: the shelf is no package that could be imported from."""
-    spec = importlib.util.spec_from_file_location(
-        f"degraded_digits_{name}", Path(__file__).parents[1] / name / "convert.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-digit_ops, esc10 = _recipe("digit_ops"), _recipe("esc10")
+digit_ops, esc10 = (load_script(Path(__file__).parents[1] / name / "convert.py") for name in ("digit_ops", "esc10"))
 
 ROWS = {"train": 12_000, "valid": 2_000, "test": 2_000}
 NOISE_FOLDS = {"train": (1, 2, 3), "valid": (4,), "test": (5,)}

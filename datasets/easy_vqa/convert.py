@@ -8,7 +8,6 @@ Writes train.parquet, valid.parquet and test.parquet with the columns image, que
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 from graphfusion.data import counted_rng
 from graphfusion.data.download import download, extract
-from graphfusion.data.recipe import parser_of, read_files, run_recipe, source_folder, verify, write_tables
+from graphfusion.data.recipe import read_files, run_plain, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Image
 
@@ -106,12 +105,9 @@ def convert(out: Path, source: Path | None, work: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    parser = parser_of(__doc__, "an archive or a folder that holds train/questions.json, at any depth")
-
-    def run(options: argparse.Namespace, work: Path) -> None:
-        convert(options.out, options.source, work)
-
-    return run_recipe(parser, run, arguments)
+    return run_plain(
+        __doc__, "an archive or a folder that holds train/questions.json, at any depth", convert, arguments
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ utterance_id, start, end, season, episode. Nothing is drawn by --seed. See CARD.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfusion.data.download import download
-from graphfusion.data.recipe import Row, parser_of, read_files, run_recipe, source_folder, write_tables
+from graphfusion.data.recipe import Row, read_files, run_plain, source_folder, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Tabular, Text
 
@@ -107,12 +106,7 @@ def convert(out: Path, source: Path | None, work: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    parser = parser_of(__doc__, "folder or archive with train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv")
-
-    def run(options: argparse.Namespace, work: Path) -> None:
-        convert(options.out, options.source, work)
-
-    return run_recipe(parser, run, arguments)
+    return run_plain(__doc__, "folder or archive with the three files …_sent_emo.csv", convert, arguments)
 
 
 if __name__ == "__main__":

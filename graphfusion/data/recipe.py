@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -129,3 +131,23 @@ def run_recipe(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_plain(
+    doc: str | None, source: str, convert: Callable[[Path, Path | None, Path], None], arguments: Sequence[str] | None
+) -> int:
+    """`run_recipe` for a recipe without options of its own and without draws: `convert(out, source, work)`."""
+    return run_recipe(
+        parser_of(doc, source), lambda options, work: convert(options.out, options.source, work), arguments
+    )
+
+
+def load_script(path: Path) -> ModuleType:
+    """A recipe as a module. The shelf is not a package: one named `datasets` would shadow Hugging Face's."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.parent.name}", path)
+    if spec is None or spec.loader is None:
+        raise TableError(f"{path}: no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
