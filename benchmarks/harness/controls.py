@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.harness.runs import Data, Run
 
 ENGINE, LATE = "graph", "late fusion"
+ABLATIONS = ("no edges", "shuffled edges")
+"""The engine with something taken away; the others are models that one might use instead."""
 
 
 def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 0) -> list[Run]:

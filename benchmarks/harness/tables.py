@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.controls import ENGINE
+from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE
 from benchmarks.harness.runs import right_items
 from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap, wilcoxon
 
@@ -24,7 +24,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _of_data(name: str, rows: Sequence[Row]) -> str:
-    models = {m: [r for r in rows if r["model"] == m] for m in _in_order(rows, "model")}
+    models = _models(rows)
     lines = [f"### {name}\n", f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     for model in _shown(models):
         own = models[model]
@@ -41,6 +41,20 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
     first = rows[0]
     return "\n".join([*lines, "", *_tests(models), f"{first['machine']}, {first['threads']} thread(s) a run; "
                       f"{first['versions']}; commits {', '.join(_in_order(rows, 'commit'))}.", ""])  # fmt: skip
+
+
+def _models(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Model → its runs: the engine, single modalities, pairs, other models, ablations; else in the order of the file."""
+
+    def place(model: str) -> tuple[int, int]:
+        own = found[model][0]
+        alone = model == " + ".join(own["inputs"].split())
+        if model.startswith(ENGINE):
+            return 0, 0
+        return (1, len(own["inputs"].split())) if alone else (3 if model in ABLATIONS else 2, model == LATE)
+
+    found = {m: [r for r in rows if r["model"] == m] for m in _in_order(rows, "model")}
+    return {m: found[m] for m in sorted(found, key=place)}
 
 
 def _shown(models: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -62,28 +76,28 @@ def _costs(own: Sequence[Row], engine: Sequence[Row]) -> list[str]:
 
 
 def _tests(models: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The engine against the strongest other model, and against itself without edges and with shuffled ones."""
+    """The engine, fitted on as many rows as they, against the strongest other model and against its ablations."""
     if ENGINE not in models:
         return []
-    others = [m for m in models if not m.startswith(ENGINE)]
-    if not others:
-        return []
-    strongest = max(others, key=lambda m: _numbers(models[m], "test_accuracy").mean())
-    wanted = dict.fromkeys([strongest, "no edges", "shuffled edges"])
-    return [_compared(models[ENGINE], models[m], m) for m in wanted if m in models]
+    others = [m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS]
+    strongest = [max(others, key=lambda m: _numbers(models[m], "test_accuracy").mean())] if others else []
+    alike = next((m for m in models if m.startswith(f"{ENGINE}, ")), ENGINE)  # fitted on as many rows as the controls
+    return [_compared(models[alike], models[m], m, alike) for m in [*strongest, *ABLATIONS] if m in models]
 
 
-def _compared(engine: Sequence[Row], other: Sequence[Row], name: str) -> str:
+def _compared(engine: Sequence[Row], other: Sequence[Row], name: str, mine_is: str) -> str:
     seeds = sorted({r["seed"] for r in engine} & {r["seed"] for r in other})
     pairs = [[next(r for r in rows if r["seed"] == s) for s in seeds] for rows in (engine, other)]
     if not seeds:
-        return f"{ENGINE} less {name}: no seed in common yet."
+        return f"{mine_is} less {name}: no seed in common yet.\n"
+    if all(a["right"] == b["right"] for a, b in zip(*pairs, strict=True)):
+        return f"{mine_is} and {name} answered every test item alike: there was nothing to take away.\n"
     mine, theirs = (np.array([right_items(r["right"]) for r in rows], float) for rows in pairs)
     low, high, p = paired_bootstrap(mine.mean(0) - theirs.mean(0))
     signed = wilcoxon(mine.mean(1), theirs.mean(1)) if len(seeds) > 1 else float("nan")
     over_seeds = f"Wilcoxon over {len(seeds)} seeds, p = {signed:.2f}"
     return (
-        f"{ENGINE} less {name}: {100 * (mine.mean() - theirs.mean()):+.2f} points, 95 % interval over test items "
+        f"{mine_is} less {name}: {100 * (mine.mean() - theirs.mean()):+.2f} points, 95 % interval over test items "
         f"{100 * low:+.2f} to {100 * high:+.2f} (paired bootstrap, p = {p:.3f}; {over_seeds}).\n"
     )
 
@@ -95,8 +109,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     names = _in_order(rows, "data")
     figure = Figure(figsize=(9, 1 + 2.6 * len(names)), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(len(names))), names, strict=True):
-        models = {m: [r for r in rows if r["data"] == name and r["model"] == m] for m in _in_order(rows, "model")}
-        shown = _shown({m: own for m, own in models.items() if own})
+        models = _models([r for r in rows if r["data"] == name])
+        shown = _shown(models)
         accuracy = [100 * _numbers(models[m], "test_accuracy") for m in shown]
         error = [interval(a) if len(a) > 1 else 0.0 for a in accuracy]
         colours = ["tab:blue" if m.startswith(ENGINE) else "tab:gray" for m in shown]
