@@ -31,6 +31,8 @@ FIT: dict[str, Any] = {
     "columns": {"image_id": None, "image": Image(size=32, patch=4)},  # a shape spans several patches
     "modality_dropout": 0.0,  # no answer follows from one modality
     "dropout": 0.0,
+    "epochs": 12,
+    "patience": 12,
 }
 """What `benchmarks/train.py` gives to `FusionPredictor`."""
 
