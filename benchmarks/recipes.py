@@ -1,11 +1,12 @@
-"""Recipes of `datasets/` by name."""
+"""Recipes of `datasets/` by name, and their tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from graphfusion.data.recipe import load_script
+from graphfusion.data.recipe import SPLITS, load_script
 
 SHELF = Path(__file__).parents[1] / "datasets"
 
@@ -13,3 +14,19 @@ SHELF = Path(__file__).parents[1] / "datasets"
 def load_recipe(name: str) -> ModuleType:
     """`datasets/<name>/convert.py` as a module."""
     return load_script(SHELF / name / "convert.py")
+
+
+def make_tables(name: str, source: Path | None, folder: Path, options: Sequence[str] = ()) -> Path:
+    """The folder with the tables that the recipe's `FIT` is for, at or below `folder`; converted where one is missing.
+
+    Raises:
+        SystemExit: the recipe failed; it has said why.
+    """
+    recipe = load_recipe(name)
+    tables = folder / getattr(recipe, "TABLES", "")
+    if not all((tables / f"{split}.parquet").is_file() for split in SPLITS):
+        given = ["--source", str(source)] if source else []
+        status = recipe.main(["--out", str(folder), *given, *options])
+        if status:
+            raise SystemExit(status)
+    return tables

@@ -3,8 +3,8 @@
     python benchmarks/train.py esc10 --source ../shared/data/esc10.tar
     python benchmarks/train.py esc10 --source esc10.tar --set epochs=3 dim=32
 
-Converts first where the tables are not there. The epoch is chosen on valid.parquet; test.parquet is read once, after the fit;
-an answer that no training row has counts as answered wrongly.
+Converts first where the tables are not there. The epoch is chosen on valid.parquet (where the card says that it is blind, the last
+one is kept); test.parquet is read once, after the fit; an answer that no training row has counts as answered wrongly.
 """
 
 from __future__ import annotations
@@ -16,21 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
-from benchmarks.recipes import SHELF, load_recipe
+from benchmarks.recipes import SHELF, load_recipe, make_tables
 from graphfusion import FusionPredictor
-from graphfusion.data.recipe import SPLITS
 from graphfusion.errors import GraphFusionError
 
 ROOT = Path(__file__).parents[1]
-
-
-def make_tables(name: str, source: Path | None, folder: Path) -> Path:
-    """The tables of a recipe below `folder`, converted where one is missing; SystemExit with the recipe's status if it fails."""
-    if not all((folder / f"{split}.parquet").is_file() for split in SPLITS):
-        status = load_recipe(name).main(["--out", str(folder), *(["--source", str(source)] if source else [])])
-        if status:
-            raise SystemExit(status)
-    return folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,9 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tables = make_tables(options.recipe, options.source, options.tables or ROOT / "build" / options.recipe)
     try:
-        settings = {**load_recipe(options.recipe).FIT, **dict(map(setting, options.set))}
+        recipe = load_recipe(options.recipe)
+        settings = {**recipe.FIT, **dict(map(setting, options.set))}
         predictor = FusionPredictor(seed=options.seed, **settings)
-        predictor.fit(tables / "train.parquet", valid=tables / "valid.parquet")
+        chosen = getattr(recipe, "CHOOSE_EPOCH", True)  # validation rows may be blind: then the last epoch is kept
+        predictor.fit(tables / "train.parquet", valid=tables / "valid.parquet" if chosen else None)
         scores = predictor.evaluate(tables / "test.parquet", unseen="wrong")
     except GraphFusionError as error:
         print(f"error: {error}", file=sys.stderr)

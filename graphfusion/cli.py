@@ -13,7 +13,7 @@ def doctor() -> str:
     import torch
 
     import graphfusion
-    from graphfusion.ops.hetero_attention import backends, cpu
+    from graphfusion.ops.hetero_attention import backends, library
 
     lines = [
         f"graphfusion {graphfusion.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
@@ -21,8 +21,8 @@ def doctor() -> str:
     ]
     for name, reason in backends().items():
         lines.append(f"attention backend {name:<10} {f'cannot run: {reason}' if reason else 'ready'}")
-    if not cpu.why_not():
-        lines[-2] += f", {cpu.lanes()} floats a vector"
+    if not library.why_not():
+        lines[-2] += f", {library.lanes()} floats a vector"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything runs on the CPU"
     lines.append(f"CUDA device: {gpu}")
     if torch.cuda.is_available():

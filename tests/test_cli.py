@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from graphfusion.cli import doctor, main
-from graphfusion.ops.hetero_attention import cpu
+from graphfusion.ops.hetero_attention import library
 
 
 def test_doctor_as_a_command() -> None:
@@ -20,7 +20,7 @@ def test_doctor_as_a_command() -> None:
 
 
 def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_library", lambda: "no compiler was there")
+    monkeypatch.setattr(library, "_library", lambda: "no compiler was there")
     assert "cpu        cannot run: no compiler was there" in doctor()
 
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import attention_modes, engine
 from benchmarks.harness import runs
 from benchmarks.harness.runs import Data, Run, execute
+from benchmarks.harness.scores import right_items
 from benchmarks.recipes import load_recipe
 from graphfusion.data.recipe import write_tables
 from tests.conftest import png, wav
@@ -49,7 +50,7 @@ def test_the_engine_runs_on_every_recipe(name: str, tmp_path: Path, monkeypatch:
     first = engine.runs_of(name)(data, 0)[0]
     row = execute(Run(first.model, 0, {**first.settings, "epochs": 1, "dim": 16}), data)
     assert row["data"] == name
-    assert len(runs.right_items(row["right"])) == 6
+    assert len(right_items(row["right"])) == 6
 
 
 def test_mixtures_give_each_kind_of_relation_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

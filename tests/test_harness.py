@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
-import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 import graphfusion
-from benchmarks.harness import command, controls, runs, tables
+from benchmarks.harness import command, controls, results, runs, tables
 from benchmarks.harness.command import Entry
-from benchmarks.harness.runs import Data, PeekError, Run, execute
+from benchmarks.harness.runs import Data, Run, execute
+from benchmarks.harness.scores import right_items, scores
+from benchmarks.harness.splits import PeekError
 from benchmarks.harness.statistics import interval, paired_bootstrap, wilcoxon
 from graphfusion.data import read_table, sealed
 from graphfusion.data.recipe import write_tables
@@ -65,6 +68,43 @@ def test_a_choice_made_on_a_copy_of_the_test_split_is_refused(data: Data) -> Non
         execute(Run("graph", 0, SMALL), data)
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_few_test_rows_among_the_others_are_refused(data: Data, split: str) -> None:
+    folder = data.folders[0]
+    mixed = [*rows(20, 0 if split == "train" else 1), *rows(40, 2)[:2]]
+    write_tables(folder, {split: mixed})
+    with pytest.raises(PeekError, match=rf"{split}\.parquet: 9% of its rows"):
+        execute(Run("graph", 0, SMALL), data)
+
+
+def test_splits_with_other_columns_are_refused(data: Data) -> None:
+    write_tables(data.folders[0], {"valid": [{**r, "a": None} | {"c": 1} for r in rows(5, 1)]})
+    other = Data("toy", data.folders, ("a", "b", "c"), data.fit)
+    with pytest.raises(PeekError, match="no column c"):
+        execute(Run("graph", 0, SMALL), other)
+
+
+def test_long_sounds_that_differ_in_the_middle_are_not_the_same(data: Data) -> None:
+    def sounds(split: int) -> list[dict[str, Any]]:
+        made = rows(30, split)
+        for k, row in enumerate(made):
+            row["a"] = [0.0] * 2000
+            row["a"][1000] = float(100 * split + k)
+        return made
+
+    write_tables(data.folders[0], {name: sounds(k) for k, name in enumerate(("train", "valid", "test"))})
+    assert execute(Run("graph", 0, SMALL, ("b",)), data)["split"] == "test"
+
+
+def test_a_seal_holds_in_threads_and_for_other_names(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"a": rows(3, 0)})
+    (tmp_path / "link.parquet").hardlink_to(tmp_path / "a.parquet")
+    with sealed(tmp_path / "a.parquet"), ThreadPoolExecutor() as pool:
+        for name in ("a", "link"):
+            with pytest.raises(TableError, match="sealed"):
+                pool.submit(read_table, tmp_path / f"{name}.parquet").result()
+
+
 def test_the_seal_ends_with_the_fit_and_nests(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_tables(tmp_path, {name: rows(3, 0)})
@@ -89,10 +129,10 @@ def test_a_run_counts_what_its_predictor_answers(data: Data) -> None:
     predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
     truth = [r["label"] for r in rows(40, 2)]
     answers = predictor.predict(folder / "test.parquet")
-    assert row["test_accuracy"] == pytest.approx(np.mean([t == a for t, a in zip(truth, answers, strict=True)]))
-    assert row["test_macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"), abs=1e-5)
-    assert row["test_weighted_f1"] == pytest.approx(f1_score(truth, answers, average="weighted"), abs=1e-5)
-    assert runs.right_items(row["right"]).tolist() == [t == a for t, a in zip(truth, answers, strict=True)]
+    assert row["accuracy"] == pytest.approx(np.mean([t == a for t, a in zip(truth, answers, strict=True)]))
+    assert row["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"), abs=1e-5)
+    assert row["weighted_f1"] == pytest.approx(f1_score(truth, answers, average="weighted"), abs=1e-5)
+    assert right_items(row["right"]).tolist() == [t == a for t, a in zip(truth, answers, strict=True)]
     assert row["valid_accuracy"] == pytest.approx(max(h["valid_accuracy"] for h in predictor.history), abs=1e-5)
 
 
@@ -101,8 +141,8 @@ def test_folds_are_counted_together(data: Data, tmp_path: Path) -> None:
     write_tables(other, {"train": rows(50, 5), "valid": rows(20, 6), "test": rows(7, 7)})
     both = Data("toy", (data.folders[0], other), data.inputs, data.fit)
     row = execute(Run("graph", 0, SMALL), both)
-    assert len(runs.right_items(row["right"])) == 47
-    assert len(row["best_epoch"].split()) == 2
+    assert len(right_items(row["right"])) == 47
+    assert len(row["epoch"].split()) == 2
 
 
 def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
@@ -117,14 +157,15 @@ def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
     assert two["concat"].rows == 10
 
 
-def test_the_transformer_has_as_many_parameters(data: Data) -> None:
+def test_every_control_has_as_many_parameters(data: Data) -> None:
     engine = {**SMALL, "graph": "full", "dim": 16}
-    found = {r.model: r for r in controls.with_controls(data, engine, 0)}
-    mine, dense = (execute(found[name], data)["parameters"] for name in ("graph", "Transformer"))
-    assert abs(dense / mine - 1) < 0.05
+    found = {r.model: r for r in controls.with_controls(data, engine, 0) if r.model != controls.LATE}
+    counts = {name: execute(run, data)["parameters"] for name, run in found.items()}
+    for name, count in counts.items():
+        assert abs(count / counts["graph"] - 1) < 0.05, (name, counts)
 
 
-def test_late_fusion_averages_log_probabilities(data: Data) -> None:
+def test_late_fusion_averages_probabilities(data: Data) -> None:
     members = [Run("a", 0, SMALL, ("a",)), Run("b", 0, SMALL, ("b",))]
     for member in members:
         execute(member, data)
@@ -136,9 +177,34 @@ def test_late_fusion_averages_log_probabilities(data: Data) -> None:
         folder = data.folders[0]
         predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
         probability.append(predictor.predict_proba(folder / "test.parquet"))
-    answers = np.array(["no", "yes"])[(probability[0] * probability[1]).argmax(1)]
+    answers = np.array(["no", "yes"])[(probability[0] + probability[1]).argmax(1)]
     truth = np.array([r["label"] for r in rows(40, 2)])
-    assert runs.right_items(row["right"]).tolist() == (answers == truth).tolist()
+    assert right_items(row["right"]).tolist() == (answers == truth).tolist()
+    with pytest.raises(ValueError, match="a run for each of a, b"):
+        runs.late_fusion(Run("late fusion", 0, SMALL), data, members[:1])
+
+
+def test_folds_may_know_other_classes(data: Data, tmp_path: Path) -> None:
+    other = tmp_path / "fold2"
+    renamed = [{**r, "label": "zero" if r["label"] == "no" else "yes"} for r in rows(60, 5)]
+    write_tables(other, {"train": renamed[:40], "valid": renamed[40:50], "test": renamed[50:]})
+    both = Data("toy", (data.folders[0], other), data.inputs, data.fit)
+    row = execute(Run("graph", 0, SMALL), both)
+    one = execute(Run("graph", 0, SMALL), data)
+    assert right_items(row["right"])[:40].tolist() == right_items(one["right"]).tolist()
+
+
+def test_a_table_that_decides_scores_validation_rows(data: Data) -> None:
+    row = execute(Run("graph", 0, SMALL, split="valid"), data)
+    assert row["split"] == "valid"
+    assert len(right_items(row["right"])) == 20
+    assert row["accuracy"] == row["valid_accuracy"]
+
+
+def test_without_a_choice_the_last_epoch_is_kept(data: Data) -> None:
+    row = execute(Run("graph", 0, SMALL), Data("toy", data.folders, data.inputs, data.fit, choose=False))
+    assert row["epoch"] == "2"
+    assert row["valid_accuracy"] == ""
 
 
 # statistics
@@ -151,15 +217,24 @@ def test_interval_is_student_s() -> None:
     assert np.isnan(interval(values[:1]))
 
 
-def test_paired_bootstrap() -> None:
+def test_paired_bootstrap_of_one_seed_is_that_of_items() -> None:
     rng = np.random.default_rng(0)
-    difference = rng.normal(0.02, 0.2, 2000)
+    difference = rng.normal(0.02, 0.2, (1, 2000))
     low, high, p = paired_bootstrap(difference, 4000)
     half = 1.96 * difference.std() / np.sqrt(2000)
     assert low == pytest.approx(difference.mean() - half, abs=0.002)
     assert high == pytest.approx(difference.mean() + half, abs=0.002)
-    assert p < 0.01
+    assert 2 / 4001 <= p + 1e-12 < 0.01
     assert paired_bootstrap(difference - difference.mean(), 4000)[2] > 0.5
+
+
+def test_paired_bootstrap_counts_seeds_too() -> None:
+    """Three seeds that differ by more than their items: the interval is as wide as theirs."""
+    difference = np.repeat([[-0.1], [0.0], [0.4]], 5000, axis=1)
+    low, high, p = paired_bootstrap(difference, 4000)
+    assert low == pytest.approx(-0.1)
+    assert high == pytest.approx(0.4)
+    assert p > 0.1
 
 
 def test_wilcoxon_over_seeds() -> None:
@@ -198,12 +273,12 @@ def test_runs_are_made_once_and_the_table_comes_from_the_file(
 
 
 def made(model: str, seed: int, right: list[bool], **more: str) -> dict[str, str]:
-    packed = runs.base64.b64encode(np.packbits(right).tobytes()).decode()
+    packed = base64.b64encode(np.packbits(right).tobytes()).decode()
     return {
-        "data": "toy", "model": model, "seed": str(seed), "test_accuracy": str(np.mean(right)), "test_macro_f1": "0.5",
-        "test_weighted_f1": "0.6", "valid_accuracy": "0.5", "parameters": "1234", "fit_seconds": "10", "peak_mb": "100",
+        "data": "toy", "model": model, "seed": str(seed), "split": "test", "accuracy": str(np.mean(right)), "macro_f1": "0.5",
+        "weighted_f1": "0.6", "valid_accuracy": "0.5", "parameters": "1234", "fit_seconds": "10", "peak_mb": "100", "rows": "9",
         "inputs": "a b", "right": f"{len(right)}:{packed}", "machine": "m", "threads": "1", "versions": "v", "commit": "c",
-        **more,
+        "key": "k", **more,
     }  # fmt: skip
 
 
@@ -234,9 +309,60 @@ def test_only_the_pair_that_is_best_on_validation_rows_is_shown() -> None:
     assert "| a + b" not in text
 
 
-def test_another_setting_is_another_run(data: Data) -> None:
+def test_runs_of_other_settings_are_not_counted() -> None:
+    listed = [
+        made("graph", 1, [False] * 9, key="old"),
+        made("graph", 2, [False] * 9, key="old"),
+        made("graph", 0, [True] * 9),
+    ]
+    text = tables.table(listed)
+    assert "| graph | 1 | 100.00 |" in text
+    assert "graph: 2 runs of other settings or rows are not counted." in text
+
+
+def test_costs_are_those_of_a_fit_to_as_many_rows() -> None:
+    listed = [
+        made("graph", 0, [True] * 9, rows="90", fit_seconds="100"),
+        made("graph, 9 rows", 0, [True] * 9, fit_seconds="10"),
+        made("concat", 0, [True, *[False] * 8], fit_seconds="5"),
+    ]
+    text = tables.table(listed)
+    assert "| 0.50 × |" in text
+    assert "graph, 9 rows less concat" in text
+
+
+def test_what_makes_another_run(data: Data) -> None:
     one = Run("graph", 0, SMALL)
     assert one.key(data) == Run("graph", 1, dict(SMALL)).key(data)  # the seed is told apart by its own column
     assert one.key(data) != Run("graph", 0, {**SMALL, "epochs": 3}).key(data)
     assert one.key(data) != Run("graph", 0, SMALL, ("a",)).key(data)
-    assert json.dumps(one.key(data))
+    assert one.key(data) != Run("graph", 0, SMALL, split="valid").key(data)
+    before = one.key(data)
+    write_tables(data.folders[0], {"valid": rows(20, 7)})
+    assert one.key(data) != before  # other rows
+
+
+def test_writers_wait_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: results.append(path, {"data": "d", "model": "m", "seed": k}), range(40)))
+    assert sorted(int(r["seed"]) for r in results.read(path)) == list(range(40))
+    results.append(path, {"data": "d", "model": "m", "seed": 3, "more": 1})  # a new column
+    assert len(results.read(path)) == 40
+
+
+def test_a_run_that_fails_leaves_the_others(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = Entry(
+        "toy", lambda _: data, lambda d, s: [Run("bad", s, {**SMALL, "encoders": {"image": "linear"}}), Run("graph", s, SMALL)], 1
+    )  # fmt: skip
+    assert command.main("toy", "", [entry], ["--results", str(tmp_path), "--jobs", "1"]) == 1
+    assert "bad, seed 0: failed, ConfigError" in capsys.readouterr().out
+    assert [r["model"] for r in results.read(tmp_path / "toy.csv")] == ["graph"]
+
+
+def test_scores_against_scikit_learn() -> None:
+    truth, answers = list("aabbbc"), list("abbbcc")
+    found = scores(truth, answers)
+    assert found["accuracy"] == pytest.approx(4 / 6, abs=1e-5)
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"), abs=1e-5)
+    assert right_items(found["right"]).tolist() == [True, False, True, True, False, True]

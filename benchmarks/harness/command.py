@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
 import os
 import time
@@ -11,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness.controls import LATE, single_modalities
-from benchmarks.harness.runs import ROOT, Data, Run, execute, late_fusion
+from benchmarks.harness.environment import ROOT, end_with_the_parent, environment
+from benchmarks.harness.results import append, read
+from benchmarks.harness.runs import Data, Run, execute, kept, late_fusion
 from benchmarks.harness.tables import plot, table
 
 RESULTS = ROOT / "benchmarks" / "results"
+Job = tuple[Run, Data]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Entry:
 
 
 def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int:
-    """`name`: of the files in benchmarks/results."""
+    """`name`: of the files in benchmarks/results. Exit status 1 if a run failed, 2 if there is nothing to show."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the sources; without it recipes download what they can")
     parser.add_argument("--only", nargs="+", choices=[e.name for e in entries], help="these data sets")
@@ -44,8 +45,9 @@ def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequen
     parser.add_argument("--table", action="store_true", help="no runs: table and plot again, from the CSV alone")
     options = parser.parse_args(arguments)
     path = options.results / f"{name}.csv"
+    failures = 0
     if not options.table:
-        _run_missing(path, [e for e in entries if not options.only or e.name in options.only], options)
+        failures = _run_missing(path, [e for e in entries if not options.only or e.name in options.only], options)
     rows = read(path)
     if not rows:
         print(f"{path}: no runs yet")
@@ -54,63 +56,59 @@ def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequen
     path.with_suffix(".md").write_text(text)
     plot(rows, path.with_suffix(".png"))
     print(text)
-    return 0
+    return 1 if failures else 0
 
 
-def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> None:
-    """Every run that the CSV lacks; one that fails ends the others, not what is written."""
+def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> int:
+    """Every run that the CSV lacks; how many failed. One that fails is told, the others go on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    todo: list[tuple[Run, Data]] = []
+    around = environment()
+    todo: list[Job] = []
     late: list[tuple[Run, Data, list[Run]]] = []
     done = {_identity(r) for r in read(path)}
     for entry in entries:
         data = entry.data(options.data)
         for seed in range(options.seeds or entry.seeds):
-            runs = [r for r in entry.runs(data, seed) if not options.models or r.model in options.models]
-            missing = [r for r in runs if (data.name, r.model, str(seed), r.key(data)) not in done]
+            every = entry.runs(data, seed)
+            chosen = [r for r in every if not options.models or r.model in options.models]
+            missing = [r for r in chosen if (data.name, r.model, str(seed), r.key(data)) not in done]
             todo += [(r, data) for r in missing if r.model != LATE]
-            late += [(r, data, single_modalities(runs, seed)) for r in missing if r.model == LATE]
-    began = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(execute, run, data): run for run, data in todo}
-        try:
-            for count, future in enumerate(as_completed(futures), start=1):
-                row = future.result()
-                append(path, row)
-                spent = time.monotonic() - began
-                left = spent / count * (len(todo) - count)
-                print(
-                    f"{count}/{len(todo)} {row['data']}, {row['model']}, seed {row['seed']}: test {row['test_accuracy']:.4f}, "
-                    f"valid {row['valid_accuracy']:.4f}, {row['fit_seconds']} s; about {left / 60:.0f} min left",
-                    flush=True,
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            for run in (r for r in missing if r.model == LATE):
+                members = single_modalities(every, seed)
+                late.append((run, data, members))
+                todo += [(m, data) for m in members if (m, data) not in todo and not kept(m, data).is_file()]
+    failures = _run_all(path, todo, around, options.jobs)
     for run, data, members in late:
-        append(path, late_fusion(run, data, members))
+        if all(kept(m, data).is_file() for m in members):
+            append(path, late_fusion(run, data, members) | around)
+        else:
+            print(f"{data.name}, {run.model}, seed {run.seed}: left out, a single modality has no answers")
+            failures += 1
+    return failures
+
+
+def _run_all(path: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: int) -> int:
+    began, failures = time.monotonic(), 0
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, end_with_the_parent, max_tasks_per_child=1) as pool:
+        futures = {pool.submit(execute, run, data): (run, data) for run, data in todo}
+        for count, future in enumerate(as_completed(futures), start=1):
+            run, data = futures[future]
+            what = f"{count}/{len(todo)} {data.name}, {run.model}, seed {run.seed}"
+            try:
+                row = future.result()
+            except Exception as error:
+                failures += 1
+                print(f"{what}: failed, {type(error).__name__}: {error}", flush=True)
+                continue
+            append(path, row | around)
+            left = (time.monotonic() - began) / count * (len(todo) - count) / 60
+            print(
+                f"{what}: {row['split']} {row['accuracy']:.4f}, {row['fit_seconds']} s; about {left:.0f} min left",
+                flush=True,
+            )
+    return failures
 
 
 def _identity(row: Mapping[str, str]) -> tuple[str, str, str, str]:
     return row["data"], row["model"], row["seed"], row["key"]
-
-
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    """One more run, in place of an older one of the same data set, model and seed."""
-    mine = str(row["data"]), str(row["model"]), str(row["seed"])
-    rows = [r for r in read(path) if (r["data"], r["model"], r["seed"]) != mine]
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        writer.writeheader()
-        writer.writerows([*rows, row])
-    part.replace(path)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The runs of a CSV; none if it is not there."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

@@ -14,9 +14,9 @@ ABLATIONS = ("no edges", "shuffled edges")
 
 
 def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 0) -> list[Run]:
-    """The engine, and beside it, trained the same way: each modality alone, each pair of three or more, late fusion, concat,
-    a dense Transformer with as many parameters over the same tokens, the engine without edges and with shuffled edges.
-    `rows`: training rows of the controls, 0 for all.
+    """The engine, and beside it, trained the same way and with as many parameters (within 5 %): each modality alone, each
+    pair of three or more, concat, a dense Transformer over the same tokens, the engine without edges and with shuffled
+    edges; and late fusion of the single modalities. `rows`: training rows of the controls, 0 for all.
     """
     graph = engine.get("graph", "hub")
     changed: dict[str, dict[str, Any]] = {
@@ -30,9 +30,10 @@ def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 
         runs.append(Run(f"{ENGINE}, {rows:,} rows", seed, engine, rows=rows))
     for size in (1, 2):
         if size < len(data.inputs):
-            runs += [Run(" + ".join(kept), seed, engine, kept, rows) for kept in combinations(data.inputs, size)]
+            kept = combinations(data.inputs, size)
+            runs += [Run(" + ".join(names), seed, engine, names, rows, match=engine) for names in kept]
     for name, settings in changed.items():
-        match = engine if name == "Transformer" else None
+        match = None if name == "shuffled edges" else engine
         runs.append(Run(name, seed, {**engine, **settings}, rows=rows, match=match))
     return [*runs, *([Run(LATE, seed, engine, rows=rows)] if len(data.inputs) > 1 else [])]
 

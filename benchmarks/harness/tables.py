@@ -8,122 +8,153 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE
-from benchmarks.harness.runs import right_items
+from benchmarks.harness.scores import right_items
 from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap, wilcoxon
 
 Row = Mapping[str, str]
-COLUMNS = (
-    "model", "seeds", "test accuracy, %", "95 % interval", "macro-F1, %", "weighted F1, %", "valid, %", "parameters",
-    "fit time", "peak memory",
-)  # fmt: skip
+Models = Mapping[str, Sequence[Row]]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One table a data set: models in the order of their runs, costs as ratios to the engine's, then the tests."""
+    """One table a data set: the engine, single modalities, other models, ablations; costs as ratios to the engine's; tests."""
     return "\n".join(_of_data(name, [r for r in rows if r["data"] == name]) for name in _in_order(rows, "data"))
 
 
 def _of_data(name: str, rows: Sequence[Row]) -> str:
-    models = _models(rows)
-    lines = [f"### {name}\n", f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    for model in _shown(models):
-        own = models[model]
-        accuracy = 100 * _numbers(own, "test_accuracy")
-        spread = f" ± {accuracy.std(ddof=1):.2f}" if len(own) > 1 else ""
-        half = f"± {interval(accuracy):.2f}" if len(own) > 1 else ""
-        f1 = [f"{100 * _numbers(own, column).mean():.2f}" for column in ("test_macro_f1", "test_weighted_f1")]
-        label = model if own[0]["inputs"] != own[0]["model"].replace(" + ", " ") else f"{model} alone"
-        valid = 100 * _numbers(own, "valid_accuracy")
-        chosen_on = f"{valid.mean():.2f}" if len(valid) else ""
-        cost = _costs(own, models.get(ENGINE) or next(iter(models.values())))
-        cells = [label, str(len(own)), f"{accuracy.mean():.2f}{spread}", half, *f1, chosen_on, *cost]
-        lines.append(f"| {' | '.join(cells)} |")
-    first = rows[0]
-    return "\n".join([*lines, "", *_tests(models), f"{first['machine']}, {first['threads']} thread(s) a run; "
-                      f"{first['versions']}; commits {', '.join(_in_order(rows, 'commit'))}.", ""])  # fmt: skip
+    models, stale = _models(rows)
+    split = rows[0]["split"]
+    columns = (
+        "model", "seeds", f"{split} accuracy, %", "95 % interval", "macro-F1, %", "weighted F1, %", "valid, %", "parameters",
+        "fit time", "memory",
+    )  # fmt: skip
+    lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    shown = _shown(models)
+    reference = _reference(shown)
+    for model, own in shown.items():
+        accuracy, valid = 100 * _numbers(own, "accuracy"), 100 * _numbers(own, "valid_accuracy")
+        several = len(own) > 1
+        lines.append(
+            f"| {model}{' alone' if _is_part(own[0]) else ''} | {len(own)} "
+            f"| {accuracy.mean():.2f}{f' ± {accuracy.std(ddof=1):.2f}' if several else ''} "
+            f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
+            f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
+            f"| {' | '.join(_costs(own, shown[reference]))} |"
+        )
+    around = "; ".join(", ".join(_in_order(rows, c)) for c in ("machine", "versions"))
+    threads = ", ".join(t for t in _in_order(rows, "threads") if t)
+    notes = [
+        *_tests(shown, reference),
+        *stale,
+        f"{around}; {threads} thread a run; commit {', '.join(_in_order(rows, 'commit'))}.",
+    ]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
 
 
-def _models(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Model → its runs: the engine, single modalities, pairs, other models, ablations; else in the order of the file."""
+def _models(rows: Sequence[Row]) -> tuple[Models, list[str]]:
+    """Model → its runs, in order, of the settings of its newest run; a line for each model that has others too."""
 
     def place(model: str) -> tuple[int, int]:
-        own = found[model][0]
-        alone = model == " + ".join(own["inputs"].split())
         if model.startswith(ENGINE):
             return 0, 0
-        return (1, len(own["inputs"].split())) if alone else (3 if model in ABLATIONS else 2, model == LATE)
+        first = found[model][0]
+        if _is_part(first):
+            return 1, len(first["inputs"].split())
+        return (3 if model in ABLATIONS else 2), model == LATE
 
-    found = {m: [r for r in rows if r["model"] == m] for m in _in_order(rows, "model")}
-    return {m: found[m] for m in sorted(found, key=place)}
+    found: dict[str, list[Row]] = {}
+    stale = []
+    for model in _in_order(rows, "model"):
+        own = [r for r in rows if r["model"] == model]
+        found[model] = [r for r in own if r["key"] == own[-1]["key"]]
+        if len(found[model]) < len(own):
+            stale.append(f"{model}: {len(own) - len(found[model])} runs of other settings or rows are not counted.")
+    return {m: found[m] for m in sorted(found, key=place)}, stale
 
 
-def _shown(models: Mapping[str, Sequence[Row]]) -> list[str]:
-    """All models; of several pairs of modalities only the one that is best on validation rows."""
-    pairs = [m for m, own in models.items() if m == " + ".join(own[0]["inputs"].split()) and m.count(" + ") == 1]
-    whole = [m for m in pairs if len(_numbers(models[m], "valid_accuracy"))]
-    best = max(whole, key=lambda m: _numbers(models[m], "valid_accuracy").mean(), default="")
-    return [m for m in models if m not in pairs or m == best]
+def _is_part(row: Row) -> bool:
+    """Whether a run saw some modalities only, by which it is called."""
+    return row["model"] == " + ".join(row["inputs"].split())
 
 
-def _costs(own: Sequence[Row], engine: Sequence[Row]) -> list[str]:
+def _shown(models: Models) -> Models:
+    """All models; of several pairs of modalities only the one that is best on validation rows (the last, where there are
+    no scores of validation rows).
+    """
+    pairs = [m for m, own in models.items() if _is_part(own[0]) and len(own[0]["inputs"].split()) == 2]
+    scores = {m: _numbers(models[m], "valid_accuracy") for m in pairs}
+    best = max(pairs, key=lambda m: scores[m].mean() if len(scores[m]) else -1.0, default="")
+    return {m: own for m, own in models.items() if m not in pairs or m == best}
+
+
+def _reference(models: Models) -> str:
+    """What costs and differences refer to: the engine, fitted on as many rows as the controls; else the first model."""
+    engines = [m for m in models if m.startswith(ENGINE)]
+    others = [own[0]["rows"] for m, own in models.items() if m not in engines and own[0]["rows"]]
+    alike = [m for m in engines if models[m][0]["rows"] in others[:1]]
+    return (alike or engines or list(models))[0]
+
+
+def _costs(own: Sequence[Row], reference: Sequence[Row]) -> list[str]:
     if not own[0]["parameters"]:
         return ["", "", ""]
     cells = [f"{int(own[0]['parameters']):,}"]
     for column in ("fit_seconds", "peak_mb"):
-        base = _numbers(engine, column)
-        cells.append(f"{_numbers(own, column).mean() / base.mean():.2f} ×" if len(base) else "")
+        mine, base = _numbers(own, column), _numbers(reference, column)
+        cells.append(f"{mine.mean() / base.mean():.2f} ×" if len(base) and base.mean() else "")
     return cells
 
 
-def _tests(models: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The engine, fitted on as many rows as they, against the strongest other model and against its ablations."""
-    if ENGINE not in models:
-        return []
-    others = [m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS]
-    strongest = [max(others, key=lambda m: _numbers(models[m], "test_accuracy").mean())] if others else []
-    alike = next((m for m in models if m.startswith(f"{ENGINE}, ")), ENGINE)  # fitted on as many rows as the controls
-    return [_compared(models[alike], models[m], m, alike) for m in [*strongest, *ABLATIONS] if m in models]
+def _tests(models: Models, reference: str) -> list[str]:
+    """The reference against the model that scores highest beside it, and against its ablations; without an engine against
+    every other model.
+    """
+    others = [m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS and m != reference]
+    if reference.startswith(ENGINE) and others:
+        others = [max(others, key=lambda m: _numbers(models[m], "accuracy").mean())]
+    return [_compared(models, reference, m) for m in [*others, *(a for a in ABLATIONS if a in models)]]
 
 
-def _compared(engine: Sequence[Row], other: Sequence[Row], name: str, mine_is: str) -> str:
-    seeds = sorted({r["seed"] for r in engine} & {r["seed"] for r in other})
-    pairs = [[next(r for r in rows if r["seed"] == s) for s in seeds] for rows in (engine, other)]
+def _compared(models: Models, one: str, other: str) -> str:
+    seeds = sorted({r["seed"] for r in models[one]} & {r["seed"] for r in models[other]})
     if not seeds:
-        return f"{mine_is} less {name}: no seed in common yet.\n"
+        return f"{one} less {other}: no seed in common yet."
+    pairs = [[next(r for r in models[m] if r["seed"] == s) for s in seeds] for m in (one, other)]
     if all(a["right"] == b["right"] for a, b in zip(*pairs, strict=True)):
-        return f"{mine_is} and {name} answered every test item alike: there was nothing to take away.\n"
+        return f"{one} and {other} answered every item alike: there was nothing to take away."
     mine, theirs = (np.array([right_items(r["right"]) for r in rows], float) for rows in pairs)
-    low, high, p = paired_bootstrap(mine.mean(0) - theirs.mean(0))
-    signed = wilcoxon(mine.mean(1), theirs.mean(1)) if len(seeds) > 1 else float("nan")
-    over_seeds = f"Wilcoxon over {len(seeds)} seeds, p = {signed:.2f}"
+    low, high, p = paired_bootstrap(mine - theirs)
+    over_seeds = (
+        f"; Wilcoxon over {len(seeds)} seeds, p = {wilcoxon(mine.mean(1), theirs.mean(1)):.2f}"
+        if len(seeds) > 1
+        else ""
+    )
     return (
-        f"{mine_is} less {name}: {100 * (mine.mean() - theirs.mean()):+.2f} points, 95 % interval over test items "
-        f"{100 * low:+.2f} to {100 * high:+.2f} (paired bootstrap, p = {p:.3f}; {over_seeds}).\n"
+        f"{one} less {other}: {100 * (mine - theirs).mean():+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} "
+        f"(paired bootstrap over {'seeds and ' if over_seeds else ''}items, p = {p:.4f}{over_seeds})."
     )
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Test accuracy of every model with its 95 % interval over seeds, one panel a data set."""
+    """Accuracy of every model with its 95 % interval over seeds, one panel a data set."""
     from matplotlib.figure import Figure
 
     names = _in_order(rows, "data")
     figure = Figure(figsize=(9, 1 + 2.6 * len(names)), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(len(names))), names, strict=True):
-        models = _models([r for r in rows if r["data"] == name])
-        shown = _shown(models)
-        accuracy = [100 * _numbers(models[m], "test_accuracy") for m in shown]
+        shown = _shown(_models([r for r in rows if r["data"] == name])[0])
+        accuracy = [100 * _numbers(own, "accuracy") for own in shown.values()]
         error = [interval(a) if len(a) > 1 else 0.0 for a in accuracy]
         colours = ["tab:blue" if m.startswith(ENGINE) else "tab:gray" for m in shown]
-        axes.barh(shown, [a.mean() for a in accuracy], xerr=error, color=colours, capsize=3)
+        axes.barh(list(shown), [a.mean() for a in accuracy], xerr=error, color=colours, capsize=3)
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_title(name, loc="left")
-    axes.set_xlabel("test accuracy, % (bars: 95 % interval over seeds)")
+    axes.set_xlabel(f"{rows[0]['split']} accuracy, % (bars: 95 % interval over seeds)")
     figure.savefig(path, dpi=110)
 
 
 def _numbers(rows: Sequence[Row], column: str) -> Numbers:
-    return np.array([float(r[column]) for r in rows if r[column] != ""])
+    return np.array([float(r[column]) for r in rows if r[column] not in ("", "nan")])
 
 
 def _in_order(rows: Sequence[Row], column: str) -> list[str]:

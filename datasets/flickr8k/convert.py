@@ -53,6 +53,7 @@ FIT: dict[str, Any] = {
     "patience": 20,  # the first epochs stay at chance
 }
 """What `benchmarks/train.py` gives to `FusionPredictor`, for the tables below DIR/pairs."""
+TABLES = "pairs"
 
 
 def read_captions(data: bytes, name: str) -> dict[str, list[str]]:

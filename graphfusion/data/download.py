@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import stat
@@ -119,5 +120,5 @@ def extract(archive: Path, folder: Path) -> None:
             extract_zip(archive, folder)
         else:
             raise TableError(f"{archive}: neither a tar nor a zip archive.")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        raise TableError(f"{archive}: damaged archive ({error}).") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, OSError) as error:
+        raise TableError(f"{archive}: damaged archive, or packed in a way that is not known here ({error}).") from error

@@ -77,7 +77,7 @@ def verify(files: Mapping[str, bytes], expected: str, what: str) -> None:
 def write_tables(
     out: Path, tables: Mapping[str, Iterable[Row]], counts: Mapping[str, int] | None = None, types: Any = None
 ) -> None:
-    """Write each table to `out/<name>.parquet`, all or none.
+    """Write each table to `out/<name>.parquet`; those that are there are replaced once all are written.
 
     Args:
         out: folder, made if need be.
@@ -99,11 +99,10 @@ def write_tables(
         made[name] = pa.Table.from_pylist(listed, schema=types)
     out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
-        path = out / f"{name}.parquet"
-        part = path.with_suffix(".part")
-        pq.write_table(table, part)
-        part.replace(path)
-        print(f"{path}: {len(table):,} rows")
+        pq.write_table(table, out / f"{name}.part")
+    for name, table in made.items():
+        (out / f"{name}.part").replace(out / f"{name}.parquet")
+        print(f"{out / name}.parquet: {len(table):,} rows")
 
 
 def parser_of(doc: str | None, source: str) -> argparse.ArgumentParser:

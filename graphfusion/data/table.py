@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -26,18 +27,32 @@ if TYPE_CHECKING:
     from graphfusion.schema import Schema
 
 FORMATS = (".csv", ".parquet")
-_sealed: ContextVar[frozenset[Path]] = ContextVar("_sealed", default=frozenset())
+_sealed: Counter[Any] = Counter()
+_sealing = threading.Lock()
 
 
 @contextmanager
 def sealed(*paths: str | os.PathLike[str]) -> Iterator[None]:
-    """Files that `read_table` refuses to read while this lasts: the test split, during a fit."""
-    before = _sealed.get()
-    token = _sealed.set(before | {Path(p).resolve() for p in paths})
+    """Files that `read_table` refuses to read while this lasts, in all threads and by whatever name: the test split, during
+    a fit. It is a guard against mistakes, not against code that opens the file by itself or in another process.
+    """
+    marks = [_mark(Path(p)) for p in paths]
+    with _sealing:
+        _sealed.update(marks)
     try:
         yield
     finally:
-        _sealed.reset(token)
+        with _sealing:
+            _sealed.subtract(marks)
+
+
+def _mark(path: Path) -> Any:
+    """What tells a file from others: device and number, else its full path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path.resolve())
+    return found.st_dev, found.st_ino
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if path.resolve() in _sealed.get():
+        if _sealed[_mark(path)] > 0:
             raise TableError(f"{path} is sealed: a test split is read once, after the fit and every choice.")
         return Table(_read_file(path, as_text), Path(root or path.parent).resolve())
     place = Path(root or ".").resolve()

@@ -57,18 +57,24 @@ def top_k(node_types: Layouts) -> list[Relation]:
 
 
 def hub_shuffled(node_types: Layouts) -> list[Relation]:
-    """`hub` with the neighbours within each modality shuffled: the control of every claim about who is tied to whom."""
-    return [Shuffled(relation) for relation in hub(node_types)]
+    """`hub`, its neighbours shuffled: the control of every claim about who is tied to whom. Relations of all pairs, the hub's
+    among them, have nothing to shuffle.
+    """
+    return _shuffled(hub(node_types))
 
 
 def full_shuffled(node_types: Layouts) -> list[Relation]:
-    """`full`, shuffled likewise."""
-    return [Shuffled(relation) for relation in full(node_types)]
+    """`full`, likewise."""
+    return _shuffled(full(node_types))
 
 
 def temporal_shuffled(node_types: Layouts) -> list[Relation]:
-    """`temporal`, shuffled likewise."""
-    return [Shuffled(relation) for relation in temporal(node_types)]
+    """`temporal`, likewise."""
+    return _shuffled(temporal(node_types))
+
+
+def _shuffled(relations: list[Relation]) -> list[Relation]:
+    return [r if isinstance(r, Full) else Shuffled(r) for r in relations]
 
 
 def no_edges(node_types: Layouts) -> list[Relation]:

@@ -435,10 +435,10 @@ class Union:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """The edges of another relation between the wrong nodes: the sources of each sample are permuted, so that every node
-    keeps as many edges. A control: where it does as well as the relation itself, who is tied to whom does not matter. The
-    permutation follows from `seed` and the values of the sample's source nodes, never from the batch. A relation of all
-    pairs stays as it is.
+    """The edges of another relation between the wrong nodes: the sources of each sample are permuted; what would tie a node
+    to itself is left out. A control: where it does as well as the relation itself, who is tied to whom does not matter. The
+    permutation follows from `seed` and the values of the sample's source nodes, never from the batch: nodes that are
+    augmented are tied anew in every epoch.
 
     Raises:
         GraphError: the relation chooses its edges in the model.
@@ -464,12 +464,8 @@ class Shuffled:
         for first, last in zip(source.ptr[:-1], source.ptr[1:], strict=True):
             content = zlib.crc32(np.ascontiguousarray(source.values[first:last]).tobytes())
             moved[first:last] = first + np.random.default_rng((self.seed, content)).permutation(last - first)
-        return moved[found], node
-
-    def rule(self, source: Nodes, target: Nodes) -> Pairs | None:
-        """All pairs, where the relation is that. See `Regular`."""
-        rule = self.relation.rule(source, target) if isinstance(self.relation, Regular) else None
-        return rule if isinstance(rule, Dense) and rule.loops else None
+        shuffled = moved[found], node
+        return _without_self(shuffled) if self.source == self.target else shuffled
 
 
 RELATIONS: dict[str, type[Any]] = {

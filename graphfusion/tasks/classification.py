@@ -79,15 +79,15 @@ class ClassificationTask(nn.Module):
 
         known = (target != UNKNOWN).numpy()
         truth, guess = target.numpy()[known], logits.argmax(dim=1).numpy()[known]
-        if not (truth >= 0).any():
+        if not len(truth):
             return {}
         every = list(range(len(self.classes)))
         scores = precision_recall_fscore_support(truth, guess, labels=every, zero_division=0.0)
         held = scores[3] > 0  # macro: over the classes that the rows have
         return {
             "accuracy": float((truth == guess).mean()),
-            "macro_f1": float(scores[2][held].mean()),
-            "weighted_f1": float(np.average(scores[2], weights=scores[3])),
+            "macro_f1": float(scores[2][held].mean()) if held.any() else 0.0,
+            "weighted_f1": float(np.average(scores[2], weights=scores[3])) if held.any() else 0.0,
             "per_class": {
                 str(c): {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
                 for c, p, r, f, n in zip(self.classes, *scores, strict=True)

@@ -294,12 +294,14 @@ def test_shuffled_permutes_the_sources_of_each_sample() -> None:
     nodes = random_nodes("a", SEQUENCE, [30, 0, 25, 1], rng)
     relation = SequenceWindow("a", 3)
     real, found = relation.edges(nodes, nodes), Shuffled(relation).edges(nodes, nodes)
-    assert found[1].tolist() == real[1].tolist()  # every target keeps as many edges
     assert (nodes.sample[found[0]] == nodes.sample[found[1]]).all()
-    moved = {}
-    for j, p in zip(real[0].tolist(), found[0].tolist(), strict=True):
-        assert moved.setdefault(j, p) == p  # one permutation of the nodes
-    assert len(set(moved.values())) == len(moved)
+    assert (found[0] != found[1]).all()
+    images: dict[int, set[int]] = {j: set(range(len(nodes))) for j in set(real[0].tolist())}
+    given = {i: set(found[0][found[1] == i].tolist()) | {i} for i in range(len(nodes))}
+    for j, i in zip(*(e.tolist() for e in real), strict=True):
+        images[j] &= given[i]  # where j may have gone: to a source of all that it was a source of
+    assert all(images.values())
+    assert sum(len(k) == 1 for k in images.values()) > 40
     near = np.abs(found[0] - found[1]) <= 3
     assert near.mean() < 0.5
 

@@ -631,6 +631,35 @@ def test_parameters_without_a_part_in_the_loss_get_no_gradient(cls: Any, target:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+def test_each_backward_pass_reaches_its_own_parameters(cls: Any) -> None:
+    pyg = two_layers(cls, heads=3, concat=True)
+    fast, x, index = accelerate(pyg), features(), random_edges()
+    found: list[list[set[str]]] = []
+    for model in (pyg, fast):
+        model.zero_grad()
+        out = model(x, index)
+        reached = []
+        for target in ("b", "c", "a"):
+            model.zero_grad()
+            out[target].sum().backward(retain_graph=True)
+            reached.append({n for n, p in model.named_parameters() if p.grad is not None})
+        found.append(reached)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_outputs_may_be_changed_in_place(cls: Any) -> None:
+    pyg = hetero(bipartite(cls, bias=False))
+    x, index, found = features(), random_edges(), []
+    for model in (pyg, accelerate(pyg)):
+        leaves = {n: t.detach().requires_grad_() for n, t in x.items()}
+        out = model(leaves, index)["a"]
+        out.relu_().square().sum().backward()
+        found.append({"out": out, **{n: t.grad for n, t in leaves.items() if t.grad is not None}})
+    assert_near(found[1], found[0], 1e-5)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
 def test_training_on_one_node_type_goes_as_pyg_s(cls: Any) -> None:
     pyg = two_layers(cls, heads=3, concat=True)
     twin = copy.deepcopy(pyg)

@@ -31,9 +31,9 @@ from graphfusion.ops.hetero_attention import (
     Window,
     attention_weights,
     backends,
-    cpu,
     hetero_attention,
     hetero_project,
+    library,
     make_plan,
 )
 from tests.ops.cases import Inputs, agree, bits, case, off, pointers, sizes_of
@@ -545,7 +545,7 @@ REASON = "the C++ kernels were not built (as this test pretends)"
 
 def test_without_kernels_auto_takes_the_reference_and_cpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = case(3, 8, "gat")
-    monkeypatch.setattr(cpu, "_library", lambda: REASON)
+    monkeypatch.setattr(library, "_library", lambda: REASON)
     assert backends()["cpu"] == REASON
     found = inputs.to(torch.float32).run("gat")
     wanted = inputs.to(torch.float32).run("gat", backend="reference")
@@ -556,7 +556,7 @@ def test_without_kernels_auto_takes_the_reference_and_cpu_says_why(monkeypatch: 
 
 def test_without_kernels_plans_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with_kernels = case(1, 1, "gat").plan
-    monkeypatch.setattr(cpu, "_library", lambda: REASON)
+    monkeypatch.setattr(library, "_library", lambda: REASON)
     without = case(1, 1, "gat").plan
     assert with_kernels.layout == without.layout
     for a, b in zip(with_kernels.index, without.index, strict=True):
@@ -568,8 +568,8 @@ def test_without_kernels_plans_are_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_kernels_that_are_missing_or_broken_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
-    look = cpu._library.__wrapped__
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    look = library._library.__wrapped__
     assert "need a C++ compiler" in look()
     (tmp_path / "_kernels.so").write_text("not a library")
     assert "cannot be loaded" in look()

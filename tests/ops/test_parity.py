@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention import Dense, EdgeList, cpu, hetero_attention, make_plan
+from graphfusion.ops.hetero_attention import Dense, EdgeList, cpu, hetero_attention, library, make_plan
 from tests.ops.cases import (
     Inputs,
     agree,
@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "top_k": {"top_k": 2},
     "dropout": {"dropout": 0.3, "seed": SEED},
 }
-LANES = [n for n in (4, 8, 16) if n <= cpu.lanes()]
+LANES = [n for n in (4, 8, 16) if n <= library.lanes()]
 """Vector widths that this machine has kernels for."""
 
 

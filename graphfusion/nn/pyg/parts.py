@@ -20,7 +20,7 @@ from graphfusion.nn.messages import Projections, messages, messages_into_few
 from graphfusion.nn.pyg.calls import Call
 from graphfusion.nn.pyg.convs import source_map, target_map
 from graphfusion.nn.pyg.plans import Bundle, Prepared, bundles_of, prepared
-from graphfusion.nn.pyg.reached import Reached, stacked, watched
+from graphfusion.nn.pyg.reached import Reached, stacked, watch
 from graphfusion.ops.hetero_attention import Plan
 
 
@@ -82,8 +82,8 @@ def _run_bundle(bundle: Bundle, plan: Plan, made: Prepared, rows: Mapping[str, T
     job = Job([rows[name] for name in plan.node_types], plan, bundle.calls, leaving, entering, options)
     run = _into_few if bundle.few else _gatv2 if first.mode == "gatv2" else _gat
     parts = []
-    for name, found, into in zip(plan.node_types, run(job), entering, strict=True):
-        out = watched(found, name, job.reached)
+    for name, out, into in zip(plan.node_types, run(job), entering, strict=True):
+        watch(out, name, job.reached)
         shares = [into] if merged and into else [[c] for c in into]
         parts += [_part(name, out[:, slot], share, rows[name]) for slot, share in enumerate(shares)]
     return parts

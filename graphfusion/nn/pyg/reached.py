@@ -10,16 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Reached = set[str]
-"""Node types whose output has had a gradient; filled while a backward pass runs."""
+Reached = set[tuple[str, int]]
+"""Node type whose output has had a gradient, and the backward pass in which it had; filled while a pass runs."""
 
 
-def watched(out: Tensor, node_type: str, reached: Reached) -> Tensor:
-    """The same, noting in `reached` when a gradient comes by."""
-    if torch.compiler.is_compiling() or not out.requires_grad:
-        return out
-    found: Tensor = _Watch.apply(out, node_type, reached)
-    return found
+def watch(out: Tensor, node_type: str, reached: Reached) -> None:
+    """Note in `reached` when a gradient comes by."""
+    if not torch.compiler.is_compiling() and out.requires_grad:
+
+        def note(grad: Tensor | None) -> None:
+            if grad is not None:
+                reached.add((node_type, _this_pass()))
+
+        out.register_hook(note)  # type: ignore[no-untyped-call]
+
+
+def _this_pass() -> int:
+    """Number of the backward pass that runs."""
+    number: int = torch._C._current_graph_task_id()
+    return number
 
 
 def stacked(parts: Sequence[Tensor], targets: Sequence[str], reached: Reached) -> Tensor:
@@ -28,20 +37,6 @@ def stacked(parts: Sequence[Tensor], targets: Sequence[str], reached: Reached) -
         return torch.cat(list(parts))
     found: Tensor = _Stack.apply(tuple(targets), reached, *parts)
     return found
-
-
-class _Watch(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, node_type: str, reached: Reached) -> Tensor:  # type: ignore[override]
-        ctx.set_materialize_grads(False)
-        ctx.node_type, ctx.reached = node_type, reached
-        return out.view_as(out)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:  # type: ignore[override]
-        if grad is not None:
-            ctx.reached.add(ctx.node_type)
-        return grad, None, None
 
 
 class _Stack(torch.autograd.Function):
@@ -56,4 +51,5 @@ class _Stack(torch.autograd.Function):
         if grad is None:
             return None, None, *[None] * len(ctx.lengths)
         parts = torch.split(grad, ctx.lengths)
-        return None, None, *(p if t in ctx.reached else None for p, t in zip(parts, ctx.targets, strict=True))
+        now = _this_pass()
+        return None, None, *(p if (t, now) in ctx.reached else None for p, t in zip(parts, ctx.targets, strict=True))

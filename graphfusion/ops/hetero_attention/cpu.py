@@ -1,22 +1,17 @@
-"""The CPU backend: C++ kernels with a plain C interface, built with the package and loaded by ctypes.
-
-Nothing is compiled or loaded at import. A machine without a C++ compiler has no kernels: `why_not` says so.
-"""
+"""The CPU backend: tensors in the shape that the C++ kernels take, and calls to them."""
 
 from __future__ import annotations
 
 import ctypes
 from array import array
 from collections.abc import Sequence
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.library import kernels, lanes, why_not
 from graphfusion.ops.hetero_attention.pairs import KINDS
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
 from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
@@ -24,31 +19,6 @@ from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
 MODES = ("gat", "gatv2", "dot")
 MOST_HEADS = 16
 TOO_MANY = 2
-
-
-@cache
-def _library() -> ctypes.CDLL | str:
-    """The loaded kernels, or why there are none."""
-    found = [f for f in (Path(__file__).with_name("_kernels" + end) for end in EXTENSION_SUFFIXES) if f.is_file()]
-    if not found:
-        return "the C++ kernels were not built: they need a C++ compiler with OpenMP at installation; `pip install -v .` says more"
-    try:
-        library = ctypes.CDLL(str(found[0]))
-    except OSError as error:
-        return f"the C++ kernels in {found[0]} cannot be loaded: {error}"
-    library.graphfusion_index.restype = ctypes.c_int64
-    return library
-
-
-def why_not() -> str:
-    """Why the kernels cannot run on this machine; "" if they can."""
-    found = _library()
-    return found if isinstance(found, str) else ""
-
-
-def lanes() -> int:
-    """Floats in a vector of the kernels in use: 16 (AVX-512), 8 (AVX2) or 4."""
-    return int(_kernels().graphfusion_lanes())
 
 
 def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
@@ -66,28 +36,6 @@ def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
     if query and query[0].shape[2] > MOST_HEADS:
         return f"it takes at most {MOST_HEADS} heads"
     return ""
-
-
-def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges (2, E) → ptr (targets + 1,) int32, sources by target (E,) int32, their places in the list (E,) int64."""
-    edges = edges.long().contiguous()
-    count = edges.shape[1]
-    ptr = torch.empty(targets + 1, dtype=torch.int32)
-    source, order = torch.empty(count, dtype=torch.int32), torch.empty(count, dtype=torch.int64)
-    numbers = [ctypes.c_int64(n) for n in (count, sources, targets)]
-    places = [ctypes.c_void_p(t.data_ptr()) for t in (ptr, source, order)]
-    bad = _kernels().graphfusion_index(ctypes.c_void_p(edges.data_ptr()), *numbers, *places)
-    if bad >= 0:
-        raise GraphError(out_of_range(name, int(bad), edges[:, bad].tolist(), sources, targets))
-    return ptr, source, order
-
-
-def out_of_range(name: str, place: int, edge: Sequence[int], sources: int, targets: int) -> str:
-    """Message for an edge that names a node that is not there."""
-    return (
-        f"edges of {name}: edge {place} is {edge[0]} → {edge[1]}, but there are {sources} source and {targets} target "
-        "nodes; numbers start at 0."
-    )
 
 
 def forward(
@@ -132,13 +80,6 @@ def backward(
     call.take_gradients(grad)
     call.run(back=True)
     return call.gradients()
-
-
-def _kernels() -> ctypes.CDLL:
-    found = _library()
-    if isinstance(found, str):
-        raise GraphError(f"backend 'cpu' cannot run: {found}.")
-    return found
 
 
 class _Call:
@@ -210,7 +151,7 @@ class _Call:
         numbers = array("q", self._numbers())
         real = array("d", self.real)
         places = [ctypes.c_void_p(a.buffer_info()[0]) for a in (numbers, real)]
-        failed = _kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes))
+        failed = kernels().graphfusion_attention(*places, ctypes.c_int(back), ctypes.c_int(self.lanes))
         if failed == TOO_MANY:
             raise GraphError("a sample has 2³¹ pairs or more; use lists, windows, or dense relations in mode 'gat'.")
         if failed:

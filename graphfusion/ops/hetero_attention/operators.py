@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import ConfigError, GraphError, unknown_name
-from graphfusion.ops.hetero_attention import cpu, gemm, reference
+from graphfusion.ops.hetero_attention import cpu, gemm, library, reference
 from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout, width_of
 
 MODES = cpu.MODES
@@ -146,7 +146,7 @@ def attention_weights(
 
 def backends() -> dict[str, str]:
     """Each backend and why it cannot run here; "" if it can."""
-    return {"cpu": cpu.why_not(), "reference": ""}
+    return {"cpu": library.why_not(), "reference": ""}
 
 
 def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
@@ -229,48 +229,6 @@ def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Ten
             raise GraphError(f"edge of {relation}: only listed edges take features, these are {row.kind}.")
         if tuple(e.shape) != (len(row.tensors[1]), *tail):
             raise GraphError(f"edge of {relation}: expected {(len(row.tensors[1]), *tail)}, got {tuple(e.shape)}.")
-
-
-@torch.library.custom_op("graphfusion::index_edges", mutates_args=())
-def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    if edges.device.type == "cpu" and not cpu.why_not():
-        return cpu.index_edges(edges, sources, targets, name)
-    edges = edges.long()
-    limit = torch.tensor([[sources], [targets]], device=edges.device)
-    bad = ((edges < 0) | (edges >= limit)).any(0)
-    if bool(bad.any()):
-        place = int(bad.nonzero()[0])
-        raise GraphError(cpu.out_of_range(name, place, edges[:, place].tolist(), sources, targets))
-    order = torch.argsort(edges[1], stable=True)
-    ptr = torch.nn.functional.pad(torch.bincount(edges[1], minlength=targets).cumsum(0), (1, 0))
-    return ptr.int(), edges[0][order].int(), order
-
-
-@_index_edges.register_fake
-def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    count = edges.shape[1]
-    return (
-        edges.new_empty(targets + 1, dtype=torch.int32),
-        edges.new_empty(count, dtype=torch.int32),
-        edges.new_empty(count, dtype=torch.int64),
-    )
-
-
-@torch.library.custom_op("graphfusion::index_numbers", mutates_args=())
-def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
-    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
-        wrong = bool((numbers < least).any())
-        if end >= 0 and not wrong:
-            wrong = int(numbers[0]) != 0 or int(numbers[-1]) != end or bool((numbers.diff() < 0).any())
-        if wrong:
-            expected = f"numbers from {least}" if end < 0 else f"numbers that ascend from 0 to {end}"
-            raise GraphError(f"{what}: expected {expected}, got {numbers.tolist()[:8]}.")
-    return numbers.to(torch.int32, copy=True)
-
-
-@_index_numbers.register_fake
-def _(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
-    return torch.empty_like(numbers, dtype=torch.int32)
 
 
 @torch.library.custom_op(

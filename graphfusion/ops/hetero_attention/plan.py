@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention.index import index_edges, index_numbers
 from graphfusion.ops.hetero_attention.pairs import KINDS, Bitmask, EdgeList, Grid, Pairs, pairs_of
 
 Relation = tuple[str, str, str]
@@ -150,7 +151,7 @@ def make_plan(
         entered[target] += 1
         if isinstance(what, EdgeList):
             check_edges(relation, what.index, device)
-            first, found, order[relation] = _index(what.index, sizes[source], sizes[target], str(relation))
+            first, found, order[relation] = index_edges(what.index, sizes[source], sizes[target], str(relation))
             index += [first, found]
         else:
             index += _rule_tensors(relation, what, sizes[target], len(index[0]) - 1)
@@ -189,7 +190,7 @@ def _pointers(sizes: Mapping[str, int], ptr: Mapping[str, Tensor] | None, device
         if ptr[name].dim() != 1 or not len(ptr[name]) or len(ptr[name]) != len(next(iter(ptr.values()))):
             shapes = {n: tuple(p.shape) for n, p in ptr.items()}
             raise GraphError(f"ptr: expected (samples + 1,) for every type, as many samples in each; got {shapes}.")
-        index.append(_numbers(ptr[name], 0, size, f"ptr of {name!r}"))
+        index.append(index_numbers(ptr[name], 0, size, f"ptr of {name!r}"))
     return index
 
 
@@ -198,29 +199,11 @@ def _rule_tensors(relation: Relation, rule: Pairs, targets: int, samples: int) -
     if isinstance(rule, Grid):
         if rule.columns.shape != (samples,):
             raise GraphError(f"grid of {relation}: expected columns ({samples},), got {tuple(rule.columns.shape)}.")
-        return [_numbers(rule.columns, 1, -1, f"columns of the grid of {relation}")]
+        return [index_numbers(rule.columns, 1, -1, f"columns of the grid of {relation}")]
     if isinstance(rule, Bitmask):
         if rule.start.shape != (targets + 1,):
             found = tuple(rule.start.shape)
             raise GraphError(f"bitmask of {relation}: expected starts ({targets + 1},) of the mask, got {found}.")
-        start = _numbers(rule.start, 0, len(rule.words), f"starts of the mask of {relation}")
+        start = index_numbers(rule.start, 0, len(rule.words), f"starts of the mask of {relation}")
         return [rule.words.to(torch.int32).contiguous(), start]
     return [t.to(torch.int32) for t in rule.tensors()]
-
-
-def _index(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Pointers (targets + 1,) and sources (E,), by target, as int32; the place (E,) of each in the list."""
-    if not torch.compiler.is_exporting():
-        first, found, order = torch.ops.graphfusion.index_edges(edges, sources, targets, name)
-        return first, found, order
-    order = torch.argsort(edges[1], stable=True)  # what the operator gives, in ATen, unchecked
-    bounds = torch.arange(targets + 1, device=edges.device)
-    return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order
-
-
-def _numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
-    """The same as int32; GraphError if one is below `least` or, with `end` ≥ 0, they do not ascend from 0 to `end`."""
-    if torch.compiler.is_exporting():
-        return numbers.to(torch.int32)
-    found: Tensor = torch.ops.graphfusion.index_numbers(numbers, least, end, what)
-    return found

@@ -1,0 +1,52 @@
+"""Where a run was made, and what it took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, str]:
+    """Machine, versions, commit and command; to be taken when a command begins, before anything is edited meanwhile."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = ("torch", "torch-geometric", "numpy")
+    return {
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": " ".join(f"{n}={version(n)}" for n in names) + f" python={platform.python_version()}",
+        "commit": commit.stdout.strip(),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def memory_mb(name: str) -> float:
+    """`VmHWM` (peak) or `VmRSS` (now) of this process; NaN where Linux's /proc is not there."""
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), float("nan"))
+
+
+def end_with_the_parent() -> None:
+    """A worker whose parent is killed goes too (Linux), in place of working on for nobody."""
+    import ctypes
+    import signal
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

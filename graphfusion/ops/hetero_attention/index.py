@@ -1,0 +1,111 @@
+"""Lists and pointers as kernels read them: int32, sorted by target, checked.
+
+As operators for traces; called plainly elsewhere, since passing through an operator takes longer than the work.
+Letters: `E` edges of a relation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graphfusion.errors import GraphError
+from graphfusion.ops.hetero_attention import library
+
+
+def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges (2, E) → ptr (targets + 1,) int32, sources by target (E,) int32, their places in the list (E,) int64.
+
+    Raises:
+        GraphError: an edge names a node that is not there; `name` is that of the relation.
+    """
+    if torch.compiler.is_exporting():  # what the operator gives, in ATen, unchecked
+        order = torch.argsort(edges[1], stable=True)
+        bounds = torch.arange(targets + 1, device=edges.device)
+        return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order
+    if torch.compiler.is_compiling():
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.graphfusion.index_edges(edges, sources, targets, name)
+        return found
+    return _index_edges(edges, sources, targets, name)
+
+
+def index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    """The same as int32.
+
+    Raises:
+        GraphError: one is below `least` or, with `end` ≥ 0, they do not ascend from 0 to `end`; looked at on a CPU only.
+    """
+    if torch.compiler.is_exporting():
+        return numbers.to(torch.int32)
+    if torch.compiler.is_compiling():
+        found: Tensor = torch.ops.graphfusion.index_numbers(numbers, least, end, what)
+        return found
+    return _index_numbers(numbers, least, end, what)
+
+
+def _by_kernel(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    edges = edges.long().contiguous()
+    count = edges.shape[1]
+    ptr = torch.empty(targets + 1, dtype=torch.int32)
+    source, order = torch.empty(count, dtype=torch.int32), torch.empty(count, dtype=torch.int64)
+    numbers = [ctypes.c_int64(n) for n in (count, sources, targets)]
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (ptr, source, order)]
+    bad = library.kernels().graphfusion_index(ctypes.c_void_p(edges.data_ptr()), *numbers, *places)
+    if bad >= 0:
+        raise GraphError(out_of_range(name, int(bad), edges[:, bad].tolist(), sources, targets))
+    return ptr, source, order
+
+
+def out_of_range(name: str, place: int, edge: Sequence[int], sources: int, targets: int) -> str:
+    """Message for an edge that names a node that is not there."""
+    return (
+        f"edges of {name}: edge {place} is {edge[0]} → {edge[1]}, but there are {sources} source and {targets} target "
+        "nodes; numbers start at 0."
+    )
+
+
+def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    if edges.device.type == "cpu" and not library.why_not():
+        return _by_kernel(edges, sources, targets, name)
+    edges = edges.long()
+    limit = torch.tensor([[sources], [targets]], device=edges.device)
+    bad = ((edges < 0) | (edges >= limit)).any(0)
+    if bool(bad.any()):
+        place = int(bad.nonzero()[0])
+        raise GraphError(out_of_range(name, place, edges[:, place].tolist(), sources, targets))
+    order = torch.argsort(edges[1], stable=True)
+    ptr = torch.nn.functional.pad(torch.bincount(edges[1], minlength=targets).cumsum(0), (1, 0))
+    return ptr.int(), edges[0][order].int(), order
+
+
+def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
+        wrong = bool((numbers < least).any())
+        if end >= 0 and not wrong:
+            wrong = int(numbers[0]) != 0 or int(numbers[-1]) != end or bool((numbers.diff() < 0).any())
+        if wrong:
+            expected = f"numbers from {least}" if end < 0 else f"numbers that ascend from 0 to {end}"
+            raise GraphError(f"{what}: expected {expected}, got {numbers.tolist()[:8]}.")
+    return numbers.to(torch.int32, copy=True)
+
+
+_EDGES = torch.library.custom_op("graphfusion::index_edges", _index_edges, mutates_args=())
+_NUMBERS = torch.library.custom_op("graphfusion::index_numbers", _index_numbers, mutates_args=())
+
+
+@_EDGES.register_fake
+def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    count = edges.shape[1]
+    return (
+        edges.new_empty(targets + 1, dtype=torch.int32),
+        edges.new_empty(count, dtype=torch.int32),
+        edges.new_empty(count, dtype=torch.int64),
+    )
+
+
+@_NUMBERS.register_fake
+def _(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
+    return torch.empty_like(numbers, dtype=torch.int32)
