@@ -32,9 +32,10 @@ gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo o
 	PYTHONPATH=. python3 benchmarks/attention.py --device cuda
 
 tables: $(READY)  ## make the published tables again from the committed runs
+	$(BIN)/python benchmarks/engine.py --table
 	$(BIN)/python benchmarks/digit_ops.py --table
 	$(BIN)/python benchmarks/attention.py --table
-	$(BIN)/python benchmarks/attention_modes.py --table
+	$(BIN)/python benchmarks/attention.py --table --allocator keeping
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache

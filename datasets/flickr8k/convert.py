@@ -54,6 +54,7 @@ FIT: dict[str, Any] = {
 }
 """What `benchmarks/train.py` gives to `FusionPredictor`, for the tables below DIR/pairs."""
 TABLES = "pairs"
+"""The folder below DIR that `FIT` is for."""
 
 
 def read_captions(data: bytes, name: str) -> dict[str, list[str]]:

@@ -93,9 +93,8 @@ def write_tables(
         listed = list(rows)
         expected = (counts or {}).get(name, len(listed))
         if not listed or len(listed) != expected:
-            raise TableError(
-                f"{name}: expected {expected or 'some':,} rows, got {len(listed):,}; the source is not complete."
-            )
+            wanted = f"{expected:,}" if expected else "some"
+            raise TableError(f"{name}: expected {wanted} rows, got {len(listed):,}; the source is not complete.")
         made[name] = pa.Table.from_pylist(listed, schema=types)
     out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
