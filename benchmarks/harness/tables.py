@@ -77,13 +77,12 @@ def _is_part(row: Row) -> bool:
 
 
 def _shown(models: Models) -> Models:
-    """All models; of several pairs of modalities only the one that is best on validation rows (the last, where there are
-    no scores of validation rows).
-    """
+    """All models; of several pairs of modalities only the one that is best on validation rows, if those are scored."""
     pairs = [m for m, own in models.items() if _is_part(own[0]) and len(own[0]["inputs"].split()) == 2]
-    scores = {m: _numbers(models[m], "valid_accuracy") for m in pairs}
-    best = max(pairs, key=lambda m: scores[m].mean() if len(scores[m]) else -1.0, default="")
-    return {m: own for m, own in models.items() if m not in pairs or m == best}
+    scored = {m: _numbers(models[m], "valid_accuracy") for m in pairs}
+    scored = {m: scores for m, scores in scored.items() if len(scores)}
+    best = max(scored, key=lambda m: scored[m].mean(), default="")
+    return {m: own for m, own in models.items() if m not in scored or m == best}
 
 
 def _reference(models: Models) -> str:
