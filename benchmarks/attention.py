@@ -629,6 +629,12 @@ def newest(folder: Path, allocator: str) -> Path:
     return max(found, key=lambda p: (p.name.removesuffix(ending)[-10:], p.stat().st_mtime))
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 # The table
 
 
@@ -891,8 +897,7 @@ def main() -> int:
     folder = a.out or (None if a.quick else RESULTS)
     if a.table:
         path = newest(a.out or RESULTS, a.allocator)
-        with path.open(newline="") as file:
-            show(table(list(csv.DictReader(file))), path)
+        show(table(read_csv(path)), path)
         return 0
     torch.set_num_threads(a.threads)
     if a.profile:
@@ -909,7 +914,11 @@ def main() -> int:
     except peers.ParityError as error:
         print(f"refused, no speed without parity: {error}")
         return 1
-    show(table(as_text(records)), None if folder is None else newest(folder, a.allocator))
+    if folder is None:
+        show(table(as_text(records)), None)
+    else:  # from the file, whose numbers are rounded: the same table as --table gives
+        path = newest(folder, a.allocator)
+        show(table(read_csv(path)), path)
     print(f"{time.monotonic() - began:.0f} s in all; load of the machine at the end: {os.getloadavg()[0]:.1f}")
     return 0
 
