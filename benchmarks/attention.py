@@ -16,7 +16,7 @@ every leaky rectifier's kink (`Graph.rounded`); in bfloat16 to `BF16_LIMITS`. El
 Peak memory is what forward + backward adds to a fresh process (VmHWM less VmRSS before; on CUDA the allocator's peak).
 
 Timings run with glibc's allocator as a process has it (`plain`). There E × D tensors of hundreds of megabytes are fresh pages in
-every call: page faults make PyG's dense relations 3 to 6 times slower, and hardly ours. `--allocator keeping` takes that away:
+every call: page faults make PyG's dense relations about 4 times slower, and hardly ours. `--allocator keeping` takes that away:
 freed memory is kept. It has a file of its own, `..._keeping.csv`. Where all rows together might fill the machine, it gives memory
 back after each call, and a call that is not timed goes before each that is.
 

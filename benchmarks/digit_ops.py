@@ -18,7 +18,6 @@ import contextlib
 import csv
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,7 +28,12 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
+
+from benchmarks.harness.environment import ROOT, environment
+from benchmarks.harness.statistics import interval, paired_bootstrap
+from benchmarks.recipes import make_tables
+
 RESULTS = ROOT / "benchmarks" / "results"
 SETTINGS: dict[str, Any] = {
     "preset": "fast",
@@ -70,7 +74,7 @@ def run_one(model: str, seed: int, tables: Path, threads: int) -> dict[str, Any]
         "threads": threads,
         "settings": settings_of(model),
         "per_class_f1": json.dumps({c: round(s["f1"], 4) for c, s in scores["per_class"].items()}),
-        **environment(),
+        **{name: value for name, value in environment().items() if name != "command"},  # the file has no such column
         "answers": predictor.predict(tables / "test.parquet"),
     }
 
@@ -80,34 +84,9 @@ def settings_of(model: str) -> str:
     return json.dumps({**SETTINGS, **MODELS[model]})
 
 
-def environment() -> dict[str, str]:
-    """Machine, versions and commit of a run."""
-    from importlib.metadata import version
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    names = ("torch", "torch-geometric", "numpy")
-    model = next(
-        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.machine()
-    )
-    return {
-        "machine": f"{model}, {os.cpu_count()} cores",
-        "versions": " ".join(f"{n}={version(n)}" for n in names) + f" python={platform.python_version()}",
-        "commit": commit.stdout.strip(),
-    }
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def run_all(source: Path | None, tables: Path, seeds: list[int], jobs: int) -> None:
     """Make the tables if need be, then every run that the CSV does not have yet, `jobs` at a time."""
-    if not (tables / "test.parquet").is_file():
-        command = [sys.executable, ROOT / "datasets/digit_ops/convert.py", "--out", tables]
-        subprocess.run([*command, *(["--source", source] if source else [])], check=True)
+    make_tables("digit_ops", source, tables)
     done = {(row["model"], int(row["seed"]), row["settings"]) for row in read_results()}
     todo = [(m, seed) for seed in seeds for m in MODELS if (m, seed, settings_of(m)) not in done]
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -175,31 +154,12 @@ def read_results() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def interval(values: np.ndarray) -> float:
-    """Half width of the 95 % interval of a mean over seeds (Student's t)."""
-    from scipy.stats import t
-
-    return (
-        float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        if len(values) > 1
-        else float("nan")
-    )
-
-
-def paired_bootstrap(difference: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
-    """95 % interval of the mean difference per test item, and the two-sided p of "no difference"."""
-    rng = np.random.default_rng(0)
-    means = np.array([difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(draws)])
-    p = 2 * min((means <= 0).mean(), (means >= 0).mean())
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)), min(1.0, float(p))
-
-
-def right_per_item(model: str) -> np.ndarray:
-    """Share of seeds that answered each test row rightly."""
+def right_items(model: str) -> np.ndarray:
+    """(seeds, test rows): which were answered rightly."""
     with (RESULTS / "digit_ops_answers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     mine = [name for name in rows[0] if name.startswith(f"{model} / ")]
-    return np.array([[row[name] == row["truth"] for name in mine] for row in rows]).mean(axis=1)
+    return np.array([[row[name] == row["truth"] for name in mine] for row in rows], float).T
 
 
 def table() -> str:
@@ -225,10 +185,10 @@ def table() -> str:
             f"| {value['fit_seconds'].mean() / base['fit_seconds']:.2f} × | {value['peak_mb'].mean() / base['peak_mb']:.2f} × |"
         )
     first, second = MODELS
-    low, high, p = paired_bootstrap(right_per_item(first) - right_per_item(second))
+    low, high, p = paired_bootstrap(right_items(first) - right_items(second))
     lines.append(
-        f"\n{first} less {second}: 95 % interval over test items {100 * low:+.2f} to {100 * high:+.2f} points "
-        f"(paired bootstrap, p = {p:.3f}). {results[0]['machine']}, {results[0]['threads']} thread a run; "
+        f"\n{first} less {second}: 95 % interval {100 * low:+.2f} to {100 * high:+.2f} points "
+        f"(paired bootstrap over seeds and items, p = {p:.3f}). {results[0]['machine']}, {results[0]['threads']} thread a run; "
         f"{results[0]['versions']}; commit {results[0]['commit']}; settings {SETTINGS}."
     )
     return "\n".join(lines) + "\n"

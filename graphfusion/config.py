@@ -26,7 +26,7 @@ class ModelConfig:
     graph: str = "hub"
     relations: tuple[Mapping[str, Any], ...] = ()
     fusion: str = "graph"
-    attention: str = "gatv2"  # the best on the validation rows of digit-ops: benchmarks/attention_modes.py
+    attention: str = "gatv2"  # until benchmarks/attention_modes.py has a table; see the README
     relation_attention: Mapping[str, str] = field(default_factory=dict)
     readout: str = "mean"
     dim: int = 64

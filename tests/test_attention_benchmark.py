@@ -180,3 +180,11 @@ def test_the_table_of_a_gpu_has_times(tmp_path: Path) -> None:
 )
 def test_slugs(machine: str, short: str) -> None:
     assert attention.slug(machine) == short
+
+
+def test_the_profile_tells_operators_apart() -> None:
+    options = attention.Options(("S",), ("topk",), 1, 1.0, "cpu", 1, True, False, ())
+    text = attention.profile(MINE, "S", "topk", options, calls=1)
+    assert "graphfusion::hetero_attention_backward" in text
+    shares = [float(line.split("|")[-2].strip().rstrip("%")) for line in text.splitlines()[2:-1]]
+    assert 60 < sum(shares) <= 104  # the largest; each is rounded

@@ -39,11 +39,10 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+def data(tmp_path: Path) -> Data:
     """A data set of two vectors a row."""
     folder = tmp_path / "tables"
     write_tables(folder, {"train": rows(60, 0), "valid": rows(20, 1), "test": rows(40, 2)})
-    monkeypatch.setattr(runs, "PROBABILITIES", tmp_path / "probabilities")
     return Data("toy", (folder,), ("a", "b"), {"target": "label", "columns": {"a": Features(), "b": Features()}})
 
 
@@ -93,7 +92,7 @@ def test_long_sounds_that_differ_in_the_middle_are_not_the_same(data: Data) -> N
         return made
 
     write_tables(data.folders[0], {name: sounds(k) for k, name in enumerate(("train", "valid", "test"))})
-    assert execute(Run("graph", 0, SMALL, ("b",)), data)["split"] == "test"
+    assert execute(Run("graph", 0, SMALL, ("b",)), data)[0]["split"] == "test"
 
 
 def test_a_seal_holds_in_threads_and_for_other_names(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_the_seal_ends_with_the_fit_and_nests(tmp_path: Path) -> None:
 
 
 def test_a_run_counts_what_its_predictor_answers(data: Data) -> None:
-    row = execute(Run("graph", 3, SMALL), data)
+    row, _ = execute(Run("graph", 3, SMALL), data)
     predictor = graphfusion.FusionPredictor(seed=3, **{**data.fit, **SMALL})
     folder = data.folders[0]
     predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
@@ -140,7 +139,7 @@ def test_folds_are_counted_together(data: Data, tmp_path: Path) -> None:
     other = tmp_path / "fold2"
     write_tables(other, {"train": rows(50, 5), "valid": rows(20, 6), "test": rows(7, 7)})
     both = Data("toy", (data.folders[0], other), data.inputs, data.fit)
-    row = execute(Run("graph", 0, SMALL), both)
+    row, _ = execute(Run("graph", 0, SMALL), both)
     assert len(right_items(row["right"])) == 47
     assert len(row["epoch"].split()) == 2
 
@@ -160,16 +159,15 @@ def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
 def test_every_control_has_as_many_parameters(data: Data) -> None:
     engine = {**SMALL, "graph": "full", "dim": 16}
     found = {r.model: r for r in controls.with_controls(data, engine, 0) if r.model != controls.LATE}
-    counts = {name: execute(run, data)["parameters"] for name, run in found.items()}
+    counts = {name: execute(run, data)[0]["parameters"] for name, run in found.items()}
     for name, count in counts.items():
         assert abs(count / counts["graph"] - 1) < 0.05, (name, counts)
 
 
 def test_late_fusion_averages_probabilities(data: Data) -> None:
     members = [Run("a", 0, SMALL, ("a",)), Run("b", 0, SMALL, ("b",))]
-    for member in members:
-        execute(member, data)
-    row = runs.late_fusion(Run("late fusion", 0, SMALL), data, members)
+    answers = [execute(member, data)[1] for member in members]
+    row = runs.late_fusion(Run("late fusion", 0, SMALL), data, answers)
     probability = []
     for name, other in (("a", "b"), ("b", "a")):
         columns = {name: Features(), other: None}
@@ -177,11 +175,11 @@ def test_late_fusion_averages_probabilities(data: Data) -> None:
         folder = data.folders[0]
         predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", quiet=True)
         probability.append(predictor.predict_proba(folder / "test.parquet"))
-    answers = np.array(["no", "yes"])[(probability[0] + probability[1]).argmax(1)]
+    joined = np.array(["no", "yes"])[(probability[0] + probability[1]).argmax(1)]
     truth = np.array([r["label"] for r in rows(40, 2)])
-    assert right_items(row["right"]).tolist() == (answers == truth).tolist()
+    assert right_items(row["right"]).tolist() == (joined == truth).tolist()
     with pytest.raises(ValueError, match="a run for each of a, b"):
-        runs.late_fusion(Run("late fusion", 0, SMALL), data, members[:1])
+        runs.late_fusion(Run("late fusion", 0, SMALL), data, answers[:1])
 
 
 def test_folds_may_know_other_classes(data: Data, tmp_path: Path) -> None:
@@ -189,20 +187,20 @@ def test_folds_may_know_other_classes(data: Data, tmp_path: Path) -> None:
     renamed = [{**r, "label": "zero" if r["label"] == "no" else "yes"} for r in rows(60, 5)]
     write_tables(other, {"train": renamed[:40], "valid": renamed[40:50], "test": renamed[50:]})
     both = Data("toy", (data.folders[0], other), data.inputs, data.fit)
-    row = execute(Run("graph", 0, SMALL), both)
-    one = execute(Run("graph", 0, SMALL), data)
+    row, _ = execute(Run("graph", 0, SMALL), both)
+    one, _ = execute(Run("graph", 0, SMALL), data)
     assert right_items(row["right"])[:40].tolist() == right_items(one["right"]).tolist()
 
 
 def test_a_table_that_decides_scores_validation_rows(data: Data) -> None:
-    row = execute(Run("graph", 0, SMALL, split="valid"), data)
+    row, _ = execute(Run("graph", 0, SMALL, split="valid"), data)
     assert row["split"] == "valid"
     assert len(right_items(row["right"])) == 20
     assert row["accuracy"] == row["valid_accuracy"]
 
 
 def test_without_a_choice_the_last_epoch_is_kept(data: Data) -> None:
-    row = execute(Run("graph", 0, SMALL), Data("toy", data.folders, data.inputs, data.fit, choose=False))
+    row, _ = execute(Run("graph", 0, SMALL), Data("toy", data.folders, data.inputs, data.fit, choose=False))
     assert row["epoch"] == "2"
     assert row["valid_accuracy"] == ""
 
@@ -349,6 +347,13 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert sorted(int(r["seed"]) for r in results.read(path)) == list(range(40))
     results.append(path, {"data": "d", "model": "m", "seed": 3, "more": 1})  # a new column
     assert len(results.read(path)) == 40
+
+
+def test_late_fusion_finds_or_makes_its_members(data: Data, tmp_path: Path) -> None:
+    entry = Entry("toy", lambda _: data, lambda d, s: controls.with_controls(d, {**SMALL, "dim": 16}, s), 1)
+    options = ["--results", str(tmp_path), "--jobs", "2", "--models", "late fusion"]
+    assert command.main("toy", "", [entry], options) == 0
+    assert sorted(r["model"] for r in results.read(tmp_path / "toy.csv")) == ["a", "b", "late fusion"]
 
 
 def test_a_run_that_fails_leaves_the_others(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.harness.controls import LATE, single_modalities
 from benchmarks.harness.environment import ROOT, end_with_the_parent, environment
 from benchmarks.harness.results import append, read
-from benchmarks.harness.runs import Data, Run, execute, kept, late_fusion
+from benchmarks.harness.runs import Answers, Data, Run, answers_file, execute, late_fusion
 from benchmarks.harness.tables import plot, table
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -62,9 +62,9 @@ def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequen
 def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> int:
     """Every run that the CSV lacks; how many failed. One that fails is told, the others go on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    around = environment()
+    around, answers = environment(), path.parent / "answers"
     todo: list[Job] = []
-    late: list[tuple[Run, Data, list[Run]]] = []
+    late: list[tuple[Run, Data, list[Path]]] = []
     done = {_identity(r) for r in read(path)}
     for entry in entries:
         data = entry.data(options.data)
@@ -74,20 +74,20 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
             missing = [r for r in chosen if (data.name, r.model, str(seed), r.key(data)) not in done]
             todo += [(r, data) for r in missing if r.model != LATE]
             for run in (r for r in missing if r.model == LATE):
-                members = single_modalities(every, seed)
-                late.append((run, data, members))
-                todo += [(m, data) for m in members if (m, data) not in todo and not kept(m, data).is_file()]
-    failures = _run_all(path, todo, around, options.jobs)
-    for run, data, members in late:
-        if all(kept(m, data).is_file() for m in members):
-            append(path, late_fusion(run, data, members) | around)
+                members = {answers_file(m, data, answers): (m, data) for m in single_modalities(every)}
+                late.append((run, data, list(members)))
+                todo += [job for file, job in members.items() if job not in todo and not file.is_file()]
+    failures = _run_all(path, answers, todo, around, options.jobs)
+    for run, data, files in late:
+        if all(file.is_file() for file in files):
+            append(path, late_fusion(run, data, [Answers.load(file) for file in files]) | around)
         else:
             print(f"{data.name}, {run.model}, seed {run.seed}: left out, a single modality has no answers")
             failures += 1
     return failures
 
 
-def _run_all(path: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: int) -> int:
+def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: int) -> int:
     began, failures = time.monotonic(), 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, end_with_the_parent, max_tasks_per_child=1) as pool:
@@ -96,12 +96,13 @@ def _run_all(path: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: i
             run, data = futures[future]
             what = f"{count}/{len(todo)} {data.name}, {run.model}, seed {run.seed}"
             try:
-                row = future.result()
+                row, given = future.result()
             except Exception as error:
                 failures += 1
                 print(f"{what}: failed, {type(error).__name__}: {error}", flush=True)
                 continue
             append(path, row | around)
+            given.save(answers_file(run, data, answers))
             left = (time.monotonic() - began) / count * (len(todo) - count) / 60
             print(
                 f"{what}: {row['split']} {row['accuracy']:.4f}, {row['fit_seconds']} s; about {left:.0f} min left",

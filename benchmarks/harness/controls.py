@@ -38,6 +38,6 @@ def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 
     return [*runs, *([Run(LATE, seed, engine, rows=rows)] if len(data.inputs) > 1 else [])]
 
 
-def single_modalities(runs: Sequence[Run], seed: int) -> list[Run]:
-    """The runs of one modality each, of one seed."""
-    return [r for r in runs if len(r.inputs) == 1 and r.seed == seed]
+def single_modalities(runs: Sequence[Run]) -> list[Run]:
+    """The runs of one modality each."""
+    return [r for r in runs if len(r.inputs) == 1]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.environment import ROOT, memory_mb
+from benchmarks.harness.environment import memory_mb
 from benchmarks.harness.matching import matched_width
 from benchmarks.harness.scores import rounded, scores
 from benchmarks.harness.splits import refuse_test_rows, tables_digest
 
-PROBABILITIES = ROOT / "build" / "probabilities"
-"""Where runs leave the class probabilities that late fusion averages; not part of the results."""
 Matrix = NDArray[np.float32]
 
 
@@ -70,12 +68,36 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What one fold gives: labels and probabilities (rows, classes) of the scored rows."""
+class Answers:
+    """What a run answered: labels, classes, and probabilities (rows, classes) of the scored rows of all folds."""
 
     truth: Sequence[str]
     classes: Sequence[str]
     probability: Matrix
+
+    def scores(self) -> dict[str, Any]:
+        """See `scores`."""
+        return scores(self.truth, [self.classes[i] for i in self.probability.argmax(1)])
+
+    def save(self, path: Path) -> None:
+        """Write them to a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path, truth=np.array(self.truth), classes=np.array(self.classes), probability=self.probability
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Answers:
+        """Read what `save` wrote."""
+        with np.load(path) as file:
+            return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one fold gives."""
+
+    answers: Answers
     valid: float | None
     epoch: int
     parameters: int
@@ -84,41 +106,43 @@ class Fitted:
     seconds: float
 
 
-def execute(run: Run, data: Data, threads: int = 1) -> dict[str, Any]:
-    """Fit on every fold and score the rows of `run.split`; the row of the CSV, without what `environment` adds.
+def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
+    """Fit on every fold with one thread and score the rows of `run.split`: the row of the CSV, without what `environment`
+    adds, and the answers.
 
     Raises:
         PeekError: training or validation rows are test rows.
     """
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     import graphfusion  # noqa: F401 - what is loaded anyway does not count as the run's memory
 
     before = memory_mb("VmRSS")
     parts = [_fit(run, data, folder) for folder in data.folders]
-    truth = [t for part in parts for t in part.truth]
-    classes = sorted({c for part in parts for c in part.classes})
-    probability = np.concatenate([_aligned(part, classes) for part in parts])
-    keep(run, data, probability, truth, classes)
+    classes = sorted({c for part in parts for c in part.answers.classes})
+    truth = [t for part in parts for t in part.answers.truth]
+    answers = Answers(truth, classes, np.concatenate([_aligned(part.answers, classes) for part in parts]))
     valid = [part.valid for part in parts if part.valid is not None]
-    return {
-        "data": data.name,
-        "model": run.model,
-        "seed": run.seed,
-        "split": run.split,
-        **scores(truth, [classes[i] for i in probability.argmax(1)]),
+    row = {
+        **_head(run, data),
+        **answers.scores(),
         "valid_accuracy": rounded(np.mean(valid)) if valid else "",
         "epoch": " ".join(str(part.epoch) for part in parts),
         "parameters": parts[0].parameters,
         "fit_seconds": round(sum(part.seconds for part in parts), 1),
         "peak_mb": round(memory_mb("VmHWM") - before),
-        "threads": threads,
+        "threads": 1,
         "key": run.key(data),
         "settings": json.dumps({**_plain(data.fit), **run.settings, **_width(parts[0])}, default=repr),
         "inputs": " ".join(run.inputs or data.inputs),
         "rows": parts[0].rows,
     }
+    return row, answers
+
+
+def _head(run: Run, data: Data) -> dict[str, Any]:
+    return {"data": data.name, "model": run.model, "seed": run.seed, "split": run.split}
 
 
 def _fit(run: Run, data: Data, folder: Path) -> Fitted:
@@ -144,9 +168,11 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     best = max(predictor.history, key=lambda h: (h["valid_score"], -h["valid_loss"])) if data.choose else None
     scored = read_table(folder / f"{run.split}.parquet")
     return Fitted(
-        truth=[str(t) for t in scored.column(target)],
-        classes=[str(c) for c in predictor.schema.targets[target].classes],  # type: ignore[union-attr]
-        probability=predictor.predict_proba(scored),
+        answers=Answers(
+            truth=[str(t) for t in scored.column(target)],
+            classes=[str(c) for c in predictor.schema.targets[target].classes],  # type: ignore[union-attr]
+            probability=predictor.predict_proba(scored),
+        ),
         valid=best["valid_accuracy"] if best else None,
         epoch=best["epoch"] if best else len(predictor.history),
         parameters=sum(p.numel() for p in predictor.pipeline.model.parameters()),
@@ -164,7 +190,7 @@ def _arguments(run: Run, data: Data, train: Any) -> dict[str, Any]:
     return {**arguments, "columns": {**dict(data.fit.get("columns", {})), **columns}}
 
 
-def _aligned(part: Fitted, classes: Sequence[str]) -> Matrix:
+def _aligned(part: Answers, classes: Sequence[str]) -> Matrix:
     """Probabilities over the classes of all folds."""
     out = np.zeros((len(part.truth), len(classes)), np.float32)
     out[:, [classes.index(c) for c in part.classes]] = part.probability
@@ -179,33 +205,24 @@ def _width(part: Fitted) -> dict[str, int]:
     return {"feedforward": part.feedforward} if part.feedforward else {}
 
 
-def keep(run: Run, data: Data, probability: Matrix, truth: Sequence[str], classes: Sequence[str]) -> None:
-    """Leave the probabilities of a run where late fusion finds them."""
-    PROBABILITIES.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(kept(run, data), probability=probability, truth=np.array(truth), classes=np.array(classes))
+def answers_file(run: Run, data: Data, folder: Path) -> Path:
+    """Where a table keeps the answers of a run, for late fusion."""
+    return folder / f"{data.name}-{run.key(data)}-{run.seed}.npz"
 
 
-def kept(run: Run, data: Data) -> Path:
-    """The file of `keep`."""
-    return PROBABILITIES / f"{data.name}-{run.key(data)}-{run.seed}.npz"
-
-
-def late_fusion(run: Run, data: Data, members: Iterable[Run]) -> dict[str, Any]:
-    """The row of a run that averages the probabilities of the runs of single modalities.
+def late_fusion(run: Run, data: Data, members: Sequence[Answers]) -> dict[str, Any]:
+    """The row of a run that averages the probabilities of the single modalities, one of `members` each.
 
     Raises:
-        FileNotFoundError: a member has not run on this machine.
-        ValueError: the members are not one for each modality.
+        ValueError: there are not as many members as modalities.
     """
-    listed = list(members)
-    if sorted(m.inputs for m in listed) != sorted((name,) for name in data.inputs):
+    if len(members) != len(data.inputs):
         raise ValueError(f"late fusion of {data.name}: expected a run for each of {', '.join(data.inputs)}.")
-    found = [np.load(kept(member, data)) for member in listed]
-    classes, truth = found[0]["classes"].tolist(), found[0]["truth"].tolist()
-    joined = np.mean([f["probability"] for f in found], axis=0)
+    joined = Answers(
+        members[0].truth, members[0].classes, np.mean([m.probability for m in members], axis=0, dtype=np.float32)
+    )
     empty = dict.fromkeys(("valid_accuracy", "epoch", "parameters", "fit_seconds", "peak_mb", "threads", "rows"), "")
     return {
-        "data": data.name, "model": run.model, "seed": run.seed, "split": run.split,
-        **scores(truth, [classes[i] for i in joined.argmax(1)]), **empty, "key": run.key(data),
+        **_head(run, data), **joined.scores(), **empty, "key": run.key(data),
         "settings": "mean of the probabilities of the single modalities", "inputs": " ".join(data.inputs),
     }  # fmt: skip

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from graphfusion.data import counted_rng
 from graphfusion.data.download import download
-from graphfusion.data.recipe import Row, read_files, run_plain, source_folder, verify, write_tables
+from graphfusion.data.recipe import Row, read_file, run_plain, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Features
 
@@ -97,7 +97,7 @@ def rows_of_npz(folder: Path, split: str) -> list[Row]:
     """
     name = f"mosi_{split}.npz"
     try:
-        with np.load(io.BytesIO(_only(folder, name)), allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_file(folder, name)), allow_pickle=False) as file:
             columns = [file[key] for key in (*MODALITIES, "label", "video_id", "utt", "text_str")]
         return [_row((t, a, v), *facts) for t, a, v, *facts in zip(*columns, strict=True)]
     except (ValueError, IndexError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -134,12 +134,7 @@ def _bytes(row: Row) -> bytes:
 
 
 def _lines(folder: Path, name: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(_only(folder, name).decode("utf-8", "replace"), newline="")))
-
-
-def _only(folder: Path, name: str) -> bytes:
-    """Contents of the file of that name at or below `folder`."""
-    return next(iter(read_files(folder, name).values()))
+    return list(csv.reader(io.StringIO(read_file(folder, name).decode("utf-8", "replace"), newline="")))
 
 
 def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:

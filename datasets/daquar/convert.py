@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfusion.data import counted_rng
-from graphfusion.data.recipe import digest, run_plain, source_folder, verify, write_tables
+from graphfusion.data.recipe import digest, folder_with, run_plain, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Image
 
@@ -40,18 +40,6 @@ FIT: dict[str, Any] = {
     "label_smoothing": 0.1,
 }
 """What `benchmarks/train.py` gives to `FusionPredictor`. The classes are the answers of the training rows."""
-
-
-def data_folder(root: Path) -> Path:
-    """The folder at or below `root` that holds the questions; of several the one that lies highest.
-
-    Raises:
-        TableError: there is none.
-    """
-    found = sorted(root.rglob(QUESTIONS), key=lambda path: (len(path.parts), path))
-    if not found:
-        raise TableError(f"{root}: no {QUESTIONS} in it or in a folder below it. {WHERE}")
-    return found[0].parent
 
 
 def read_lines(path: Path) -> list[str]:
@@ -120,7 +108,7 @@ def split_images(train: Sequence[str], test: Sequence[str]) -> dict[str, set[str
 
 def convert(out: Path, source: Path | None, work: Path) -> None:
     """Write the three tables below `out`."""
-    folder = data_folder(source_folder(source, work, where=WHERE))
+    folder = folder_with(source_folder(source, work, where=WHERE), QUESTIONS, WHERE)
     texts = read_texts(folder)
     train, test = (texts[name] for name in LISTS.values())
     rows = make_rows(texts[QUESTIONS], read_photos(folder, [*train, *test]))

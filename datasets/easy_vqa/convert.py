@@ -17,14 +17,17 @@ from typing import Any
 
 from graphfusion.data import counted_rng
 from graphfusion.data.download import download, extract
-from graphfusion.data.recipe import read_files, run_plain, source_folder, verify, write_tables
-from graphfusion.errors import TableError
+from graphfusion.data.recipe import folder_with, read_files, run_plain, source_folder, verify, write_tables
 from graphfusion.schema import Image
 
 URL = "https://github.com/vzhou842/easy-VQA/archive/3b553bb7ff42a868d5f4cbe8c88255d7333c3c31.tar.gz"
 SHA256 = "43489465f86e7c7e4e37ba4e1668b71fc3f6a466a135e6eb749ac52c5bd4cf49"
 ROWS = {"train": 34_631, "valid": 3_944, "test": 9_673}
 MARK = "train/questions.json"
+WHERE = (
+    "Pass as --source easy_vqa.tar.gz, the package easy-vqa of PyPI (packed, unpacked or installed) or a copy of "
+    "github.com/vzhou842/easy-VQA."
+)
 
 FIT: dict[str, Any] = {
     "target": "answer",
@@ -37,21 +40,6 @@ FIT: dict[str, Any] = {
 """What `benchmarks/train.py` gives to `FusionPredictor`."""
 
 
-def data_folder(root: Path) -> Path:
-    """The folder at or below `root` that holds train/questions.json; of several the one that lies highest.
-
-    Raises:
-        TableError: there is none.
-    """
-    found = sorted(root.rglob(MARK), key=lambda path: (len(path.parts), path))
-    if not found:
-        raise TableError(
-            f"{root}: expected {MARK} in it or in a folder below it, got none; pass as --source easy_vqa.tar.gz, the "
-            "package easy-vqa of PyPI (packed, unpacked or installed) or a copy of github.com/vzhou842/easy-VQA."
-        )
-    return found[0].parents[1]
-
-
 def installed() -> Path | None:
     """The folder of the installed package easy_vqa, which is not imported; None if it is not there or has no data."""
     spec = importlib.util.find_spec("easy_vqa")
@@ -61,9 +49,8 @@ def installed() -> Path | None:
 
 def fetch(work: Path) -> None:
     """Download the repository at the commit of `URL` and unpack it."""
-    extract(
-        download(URL, work / "easy_vqa.tar.gz"), work
-    )  # GitHub packs anew at will: the contents are verified instead
+    archive = download(URL, work / "easy_vqa.tar.gz")  # GitHub packs anew at will: the contents are verified instead
+    extract(archive, work)
 
 
 def read_source(folder: Path) -> dict[str, bytes]:
@@ -94,7 +81,7 @@ def held_out(images: list[str]) -> set[str]:
 
 def convert(out: Path, source: Path | None, work: Path) -> None:
     """Write the three tables below `out`."""
-    files = read_source(data_folder(source_folder(source or installed(), work, fetch)))
+    files = read_source(folder_with(source_folder(source or installed(), work, fetch), MARK, WHERE))
     official = make_rows(files, "train")
     held = held_out(sorted({row["image_id"] for row in official}))
     tables = {

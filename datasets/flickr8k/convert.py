@@ -21,7 +21,7 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 
 from graphfusion.data import counted_rng
-from graphfusion.data.recipe import Row, parser_of, read_files, run_recipe, source_folder, verify, write_tables
+from graphfusion.data.recipe import Row, parser_of, read_file, run_recipe, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Image, Text
 
@@ -75,9 +75,9 @@ def read_texts(folder: Path) -> dict[str, dict[str, list[str]]]:
     name = next((name for name in LAYOUTS if any(folder.rglob(name))), "")
     if not name:
         raise TableError(f"{folder}: expected {' or '.join(LAYOUTS)}, found neither. {WHERE}")
-    captions = read_captions(_only(folder, name), name)
+    captions = read_captions(read_file(folder, name), name)
     photos = {
-        split: _only(folder, listed).decode("utf-8", "replace").split() for split, listed in LAYOUTS[name].items()
+        split: read_file(folder, listed).decode("utf-8", "replace").split() for split, listed in LAYOUTS[name].items()
     }
     texts = {split: {photo: captions.get(photo, []) for photo in names} for split, names in photos.items()}
     lines = {f"{split}/{p}": "\n".join(c).encode() for split, of_split in texts.items() for p, c in of_split.items()}
@@ -147,11 +147,6 @@ def _foreign(photos: Sequence[Row], own: Sequence[str], rng: np.random.Generator
 
 def _drawn(things: Sequence[Any], rng: np.random.Generator) -> Any:
     return things[int(rng.integers(len(things)))]
-
-
-def _only(folder: Path, name: str) -> bytes:
-    """Contents of the file of that name at or below `folder`."""
-    return next(iter(read_files(folder, name).values()))
 
 
 def convert(out: Path, source: Path | None, work: Path, seed: int = 0) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfusion.data.download import download
-from graphfusion.data.recipe import Row, read_files, run_plain, source_folder, write_tables
+from graphfusion.data.recipe import Row, read_file, run_plain, source_folder, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Tabular, Text
 
@@ -81,7 +81,7 @@ def read_verified(folder: Path, name: str) -> bytes:
     Raises:
         TableError: it is not there or has another SHA-256.
     """
-    data = next(iter(read_files(folder, name).values()))
+    data = read_file(folder, name)
     found = hashlib.sha256(data).hexdigest()
     if found != FILES[name]:
         raise TableError(

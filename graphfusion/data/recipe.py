@@ -58,6 +58,23 @@ def read_files(root: Path, pattern: str) -> dict[str, bytes]:
     return files
 
 
+def read_file(root: Path, name: str) -> bytes:
+    """Contents of the file of that name at or below `root`; TableError if there is none."""
+    return next(iter(read_files(root, name).values()))
+
+
+def folder_with(root: Path, mark: str, advice: str) -> Path:
+    """The folder at or below `root` that holds the file `mark` (a path below it); of several the one that lies highest.
+
+    Raises:
+        TableError: there is none; the message ends with `advice`.
+    """
+    found = sorted(root.rglob(mark), key=lambda path: (len(path.parts), path))
+    if not found:
+        raise TableError(f"{root}: expected {mark} in it or in a folder below it, got none. {advice}")
+    return found[0].parents[mark.count("/")]
+
+
 def digest(files: Mapping[str, bytes]) -> str:
     """SHA-256 over names, sizes and contents, sorted by name: the same however the files were packed."""
     total = hashlib.sha256()

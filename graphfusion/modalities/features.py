@@ -58,23 +58,13 @@ class FeaturesModality:
         return fitted._with_scales(rows) if self.standardize else fitted
 
     def _with_scales(self, rows: Sequence[Mapping[str, Any]]) -> FeaturesModality:
-        sums = np.zeros((2, self.width))
-        count = 0
-        shift: NDArray[np.float64] | None = None  # near the mean, so that squares do not cancel
-        for vectors in readable(rows, self.column, self._checked):
-            if not len(vectors):
-                continue
-            shift = vectors[0].astype(np.float64) if shift is None else shift
-            moved = vectors - shift
-            sums += moved.sum(0), (moved**2).sum(0)
-            count += len(vectors)
-        if shift is None:
+        from sklearn.preprocessing import StandardScaler
+
+        vectors = [v for v in readable(rows, self.column, self._checked) if len(v)]
+        if not vectors:
             return self
-        mean = sums[0] / count
-        deviation = np.sqrt(np.maximum(sums[1] / count - mean**2, 0))
-        deviation[deviation <= 1e-6 * np.abs(shift + mean)] = 1.0  # a constant, but for rounding
-        deviation[deviation == 0] = 1.0
-        return replace(self, mean=tuple((shift + mean).tolist()), deviation=tuple(deviation.tolist()))
+        scaler = StandardScaler().fit(np.concatenate(vectors))
+        return replace(self, mean=tuple(scaler.mean_.tolist()), deviation=tuple(scaler.scale_.tolist()))
 
     def _checked(self, row: Mapping[str, Any]) -> NDArray[np.float32]:
         """(n, width) of a cell, as it is."""

@@ -153,7 +153,7 @@ def test_other_contents_and_missing_sources_are_refused(
         assert "test: expected 5 rows, got 4" in refusal(out, capsys, "--source", miniature)
     assert "no such file" in refusal(out, capsys, "--source", tmp_path / "none.tar")
     (tmp_path / "empty").mkdir()
-    assert "no all_qa_pairs.txt" in refusal(out, capsys, "--source", tmp_path / "empty")
+    assert "expected all_qa_pairs.txt in it" in refusal(out, capsys, "--source", tmp_path / "empty")
     (miniature / "images" / "image100.jpg").unlink()
     assert "1 of 33 photos are not there, the first image100.jpg" in refusal(out, capsys, "--source", miniature)
     (miniature / "train_images_list.txt").write_text("\n".join(reversed(TRAIN)))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Relation = tuple[str, str, str]
+from graphfusion.ops.hetero_attention.plan import Relation
 
 MOST_EDGES = 30_000_000
 """With more edges the search for samples would cost more than it saves."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from graphfusion.nn.pyg.convs import accepts, runs_itself, source_map, target_map, why_not
+from graphfusion.ops.hetero_attention.plan import Relation
 
-Relation = tuple[str, str, str]
 Given = tuple[list[Any], dict[str, Any]]
 _MISSING = object()
 

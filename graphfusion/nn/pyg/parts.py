@@ -19,7 +19,7 @@ from graphfusion.nn.hetero_attention import fold
 from graphfusion.nn.messages import Projections, messages, messages_into_few
 from graphfusion.nn.pyg.calls import Call
 from graphfusion.nn.pyg.convs import source_map, target_map
-from graphfusion.nn.pyg.plans import Bundle, Prepared, bundles_of, prepared
+from graphfusion.nn.pyg.plans import Bundle, Prepared, bundles_of, loops_of, prepared
 from graphfusion.nn.pyg.reached import Reached, stacked, watch
 from graphfusion.ops.hetero_attention import Plan
 
@@ -80,9 +80,9 @@ def _run_bundle(bundle: Bundle, plan: Plan, made: Prepared, rows: Mapping[str, T
     if not bundle.few:
         options["edge"] = _edge_terms(bundle.calls, plan, made, rows)
     job = Job([rows[name] for name in plan.node_types], plan, bundle.calls, leaving, entering, options)
-    run = _into_few if bundle.few else _gatv2 if first.mode == "gatv2" else _gat
+    attend = _into_few if bundle.few else _gatv2 if first.mode == "gatv2" else _gat
     parts = []
-    for name, out, into in zip(plan.node_types, run(job), entering, strict=True):
+    for name, out, into in zip(plan.node_types, attend(job), entering, strict=True):
         watch(out, name, job.reached)
         shares = [into] if merged and into else [[c] for c in into]
         parts += [_part(name, out[:, slot], share, rows[name]) for slot, share in enumerate(shares)]
@@ -160,7 +160,7 @@ def _edge_term(call: Call, plan: Plan, made: Prepared, rows: Mapping[str, Tensor
     assert attr is not None
     if call.relation in made.plain:
         edges, places = made.plain[call.relation]
-        loops = min(len(rows[call.relation[0]]), len(rows[call.relation[2]]))
+        loops = loops_of(call, {name: len(x) for name, x in rows.items()})
         attr = add_self_loops(edges, attr[places], fill_value=conv.fill_value, num_nodes=loops)[1]
     attr = (attr[:, None] if attr.dim() == 1 else attr)[plan.order[call.relation]]
     weight = conv.lin_edge.weight

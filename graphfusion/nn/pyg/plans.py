@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from graphfusion.nn.pyg.blocks import sample_blocks
-from graphfusion.nn.pyg.calls import Call, Relation
+from graphfusion.nn.pyg.calls import Call
 from graphfusion.ops.hetero_attention import EdgeList, Plan, make_plan
+from graphfusion.ops.hetero_attention.plan import Relation
 
 
 @dataclass(frozen=True)

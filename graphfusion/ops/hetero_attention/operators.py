@@ -437,9 +437,8 @@ def _attention_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]
     )
     dvalue, dkey, dquery, datt, dedge = _split(list(found), ctx.counts[:5])
     rows = read_layout(ctx.layout, index)
-    sent = {
-        row.source for row in rows if grads[row.target] is not None
-    }  # what no gradient came back to has none itself
+    # what no gradient came back to has none itself
+    sent = {row.source for row in rows if grads[row.target] is not None}
     return (
         [g if t in sent else None for t, g in enumerate(dvalue)],
         [g if t in sent else None for t, g in enumerate(dkey)],
