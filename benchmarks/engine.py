@@ -53,6 +53,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "esc10": {"graph": "hub"},
 }
 """The engine's settings beside those of the recipe: fixed before any test row was read."""
+CLUSTERS = {"easy_vqa": "image_id", "cmu_mosi": "video_id"}
+"""The column whose values recur in the test rows, where one does."""
 CONTROL_ROWS = {"easy_vqa": 10_000}
 """Training rows of the controls, where all would take too long."""
 
@@ -67,7 +69,8 @@ def data_of(name: str) -> Callable[[Path | None], Data]:
         if name == "esc10":
             folds = {f"fold{k}": ["--fold", str(k)] for k in range(1, 6)}
         folders = tuple(make_tables(name, source, ROOT / "build" / name / fold, more) for fold, more in folds.items())
-        return Data(name, folders, INPUTS[name], recipe.FIT, getattr(recipe, "CHOOSE_EPOCH", True))
+        chosen = getattr(recipe, "CHOOSE_EPOCH", True)
+        return Data(name, folders, INPUTS[name], recipe.FIT, chosen, CLUSTERS.get(name, ""))
 
     return make
 

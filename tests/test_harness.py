@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import graphfusion
 from benchmarks.harness import command, controls, results, runs, tables
 from benchmarks.harness.command import Entry
 from benchmarks.harness.runs import Data, Run, execute
-from benchmarks.harness.scores import right_items, scores
+from benchmarks.harness.scores import pack_clusters, right_items, scores, unpack_clusters
 from benchmarks.harness.splits import PeekError
 from benchmarks.harness.statistics import interval, paired_bootstrap, wilcoxon
 from graphfusion.data import read_table, sealed
@@ -144,6 +145,13 @@ def test_folds_are_counted_together(data: Data, tmp_path: Path) -> None:
     assert len(row["epoch"].split()) == 2
 
 
+def test_a_run_keeps_the_clusters_of_its_items(data: Data) -> None:
+    row, answers = execute(Run("a", 0, SMALL, ("a",)), replace(data, cluster="label"))
+    truth = read_table(data.folders[0] / "test.parquet").column("label")
+    assert list(answers.clusters) == truth
+    assert unpack_clusters(row["clusters"]).tolist() == [int(t != truth[0]) for t in truth]
+
+
 def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
     three = Data("toy", data.folders, ("a", "b", "c"), data.fit)
     names = [r.model for r in controls.with_controls(three, {"graph": "hub"}, 0)]
@@ -218,21 +226,39 @@ def test_interval_is_student_s() -> None:
 def test_paired_bootstrap_of_one_seed_is_that_of_items() -> None:
     rng = np.random.default_rng(0)
     difference = rng.normal(0.02, 0.2, (1, 2000))
-    low, high, p = paired_bootstrap(difference, 4000)
+    low, high, p = paired_bootstrap(difference, draws=4000)
     half = 1.96 * difference.std() / np.sqrt(2000)
     assert low == pytest.approx(difference.mean() - half, abs=0.002)
     assert high == pytest.approx(difference.mean() + half, abs=0.002)
     assert 2 / 4001 <= p + 1e-12 < 0.01
-    assert paired_bootstrap(difference - difference.mean(), 4000)[2] > 0.5
+    assert paired_bootstrap(difference - difference.mean(), draws=4000)[2] > 0.5
 
 
 def test_paired_bootstrap_counts_seeds_too() -> None:
     """Three seeds that differ by more than their items: the interval is as wide as theirs."""
     difference = np.repeat([[-0.1], [0.0], [0.4]], 5000, axis=1)
-    low, high, p = paired_bootstrap(difference, 4000)
+    low, high, p = paired_bootstrap(difference, draws=4000)
     assert low == pytest.approx(-0.1)
     assert high == pytest.approx(0.4)
     assert p > 0.1
+
+
+def test_clusters_are_drawn_whole() -> None:
+    """Ten copies of each of 200 items say no more than the 200."""
+    rng = np.random.default_rng(1)
+    single = rng.normal(0.02, 0.2, (1, 200))
+    copies, clusters = np.repeat(single, 10, axis=1), np.repeat(np.arange(200, dtype=np.int32), 10)
+    assert paired_bootstrap(copies, clusters) == pytest.approx(paired_bootstrap(single))
+    low, high, _ = paired_bootstrap(copies)
+    found = paired_bootstrap(copies, clusters)
+    assert found[1] - found[0] == pytest.approx(10**0.5 * (high - low), rel=0.1)
+
+
+def test_a_mean_over_clusters_is_one_over_items() -> None:
+    """A cluster of 90 items of 100 weighs 0.9 where it is drawn."""
+    difference = np.concatenate([np.ones((1, 90)), np.zeros((1, 10))], axis=1)
+    low, high, _ = paired_bootstrap(difference, np.array([0] * 90 + [1] * 10, np.int32), draws=500)
+    assert (low, high) == (0.0, 1.0)
 
 
 def test_wilcoxon_over_seeds() -> None:
@@ -363,6 +389,25 @@ def test_a_run_that_fails_leaves_the_others(data: Data, tmp_path: Path, capsys: 
     assert command.main("toy", "", [entry], ["--results", str(tmp_path), "--jobs", "1"]) == 1
     assert "bad, seed 0: failed, ConfigError" in capsys.readouterr().out
     assert [r["model"] for r in results.read(tmp_path / "toy.csv")] == ["graph"]
+
+
+def test_clusters_are_kept_in_the_file() -> None:
+    names = ["v2", "v1", "v1", "v2", "v3"]
+    assert unpack_clusters(pack_clusters(names)).tolist() == [0, 1, 1, 0, 2]
+    assert len(unpack_clusters(pack_clusters([]))) == 0
+
+
+def test_a_table_draws_whole_clusters() -> None:
+    clusters = pack_clusters([str(i // 20) for i in range(60)])
+    right = {"graph": 60, "no edges": 40}
+    listed = [
+        made(m, seed, [i < count for i in range(60)], clusters=clusters)
+        for m, count in right.items()
+        for seed in (0, 1)
+    ]
+    text = tables.table(listed)
+    assert "over seeds and 3 clusters of items" in text
+    assert "95 % interval +0.00 to +100.00" in text
 
 
 def test_scores_against_scikit_learn() -> None:

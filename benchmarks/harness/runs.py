@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.environment import memory_mb
 from benchmarks.harness.matching import matched_width
-from benchmarks.harness.scores import rounded, scores
+from benchmarks.harness.scores import pack_clusters, rounded, scores
 from benchmarks.harness.splits import refuse_test_rows, tables_digest
 
 Matrix = NDArray[np.float32]
@@ -31,7 +31,8 @@ Matrix = NDArray[np.float32]
 class Data:
     """A data set: folders with train.parquet, valid.parquet and test.parquet (one, or one a fold), the input columns by
     modality, and what `FusionPredictor` is given beside the settings of a model. `choose`: keep the epoch that is best on
-    validation rows; else, where those are blind, the last one.
+    validation rows; else, where those are blind, the last one. `cluster`: a column; rows that share its value (a video, a
+    picture) are no independent items.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Data:
     inputs: tuple[str, ...]
     fit: Mapping[str, Any]
     choose: bool = True
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run answered: labels, classes, and probabilities (rows, classes) of the scored rows of all folds."""
+    """What a run answered: labels, classes, and probabilities (rows, classes) of the scored rows of all folds; and the cluster
+    of each row, where the data set has any.
+    """
 
     truth: Sequence[str]
     classes: Sequence[str]
     probability: Matrix
+    clusters: Sequence[str] = ()
 
     def scores(self) -> dict[str, Any]:
-        """See `scores`."""
-        return scores(self.truth, [self.classes[i] for i in self.probability.argmax(1)])
+        """See `scores`; and the clusters."""
+        answers = [self.classes[i] for i in self.probability.argmax(1)]
+        return {**scores(self.truth, answers), "clusters": pack_clusters(self.clusters)}
 
     def save(self, path: Path) -> None:
         """Write them to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            path, truth=np.array(self.truth), classes=np.array(self.classes), probability=self.probability
-        )
+        np.savez_compressed(path, **{name: np.array(value) for name, value in vars(self).items()})
 
     @classmethod
     def load(cls, path: Path) -> Answers:
         """Read what `save` wrote."""
         with np.load(path) as file:
-            return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"])
+            return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"], file["clusters"].tolist())
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
     parts = [_fit(run, data, folder) for folder in data.folders]
     classes = sorted({c for part in parts for c in part.answers.classes})
     truth = [t for part in parts for t in part.answers.truth]
-    answers = Answers(truth, classes, np.concatenate([_aligned(part.answers, classes) for part in parts]))
+    clusters = [c for part in parts for c in part.answers.clusters]
+    answers = Answers(truth, classes, np.concatenate([_aligned(part.answers, classes) for part in parts]), clusters)
     valid = [part.valid for part in parts if part.valid is not None]
     row = {
         **_head(run, data),
@@ -172,6 +177,7 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
             truth=[str(t) for t in scored.column(target)],
             classes=[str(c) for c in predictor.schema.targets[target].classes],  # type: ignore[union-attr]
             probability=predictor.predict_proba(scored),
+            clusters=[str(c) for c in scored.column(data.cluster)] if data.cluster else (),
         ),
         valid=best["valid_accuracy"] if best else None,
         epoch=best["epoch"] if best else len(predictor.history),
@@ -218,9 +224,7 @@ def late_fusion(run: Run, data: Data, members: Sequence[Answers]) -> dict[str, A
     """
     if len(members) != len(data.inputs):
         raise ValueError(f"late fusion of {data.name}: expected a run for each of {', '.join(data.inputs)}.")
-    joined = Answers(
-        members[0].truth, members[0].classes, np.mean([m.probability for m in members], axis=0, dtype=np.float32)
-    )
+    joined = replace(members[0], probability=np.mean([m.probability for m in members], axis=0, dtype=np.float32))
     empty = dict.fromkeys(("valid_accuracy", "epoch", "parameters", "fit_seconds", "peak_mb", "threads", "rows"), "")
     return {
         **_head(run, data), **joined.scores(), **empty, "key": run.key(data),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,19 @@ def right_items(text: str) -> NDArray[np.bool_]:
     count, _, packed = text.partition(":")
     bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))
     return bits[: int(count)].astype(bool)
+
+
+def pack_clusters(clusters: Sequence[str]) -> str:
+    """The column `clusters` of the CSV: a number for each item, equal where the cluster is; empty without clusters."""
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    steps = np.diff(np.array([numbers[c] for c in clusters], "<i4"), prepend=np.int32(0))
+    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode() if len(steps) else ""
+
+
+def unpack_clusters(text: str) -> NDArray[np.int32]:
+    """The number of each item's cluster; empty if the column is."""
+    packed = zlib.decompress(base64.b64decode(text)) if text else b""
+    return np.frombuffer(packed, "<i4").cumsum(dtype=np.int32)
 
 
 def rounded(value: Any) -> float:

@@ -17,15 +17,22 @@ def interval(values: Numbers) -> float:
     return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def paired_bootstrap(difference: Numbers, draws: int = 10_000) -> tuple[float, float, float]:
+def paired_bootstrap(
+    difference: Numbers, clusters: NDArray[np.int32] | None = None, draws: int = 10_000
+) -> tuple[float, float, float]:
     """95 % interval of the mean of difference (seeds, test items), seeds and items drawn anew together, and the two-sided p of
-    "no difference". Items count as independent of each other.
+    "no difference". Items of one cluster (items,) are drawn together (Field and Welsh 2007); without clusters every item is
+    one by itself.
     """
     rng = np.random.default_rng(0)
     seeds, items = difference.shape
-    means = np.array([
-        difference[rng.integers(seeds, size=seeds)].mean(0)[rng.integers(items, size=items)].mean() for _ in range(draws)
-    ])  # fmt: skip
+    numbers = np.arange(items) if clusters is None or not len(clusters) else clusters
+    sizes = np.bincount(numbers)
+    sums = np.stack([np.bincount(numbers, own) for own in difference])
+    means = np.empty(draws)
+    for i in range(draws):
+        runs, chosen = rng.integers(seeds, size=seeds), rng.integers(len(sizes), size=len(sizes))
+        means[i] = sums[runs].mean(0)[chosen].sum() / sizes[chosen].sum()
     tail = min((means <= 0).sum(), (means >= 0).sum())
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high), min(1.0, 2 * float(tail + 1) / (draws + 1))

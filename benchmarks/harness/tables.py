@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE
-from benchmarks.harness.scores import right_items
+from benchmarks.harness.scores import right_items, unpack_clusters
 from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap, wilcoxon
 
 Row = Mapping[str, str]
@@ -121,7 +121,9 @@ def _compared(models: Models, one: str, other: str) -> str:
     if all(a["right"] == b["right"] for a, b in zip(*pairs, strict=True)):
         return f"{one} and {other} answered every item alike: there was nothing to take away."
     mine, theirs = (np.array([right_items(r["right"]) for r in rows], float) for rows in pairs)
-    low, high, p = paired_bootstrap(mine - theirs)
+    clusters = unpack_clusters(pairs[0][0].get("clusters") or "")
+    low, high, p = paired_bootstrap(mine - theirs, clusters)
+    drawn = f"{len(set(clusters.tolist()))} clusters of items" if len(clusters) else "items"
     over_seeds = (
         f"; Wilcoxon over {len(seeds)} seeds, p = {wilcoxon(mine.mean(1), theirs.mean(1)):.2f}"
         if len(seeds) > 1
@@ -129,7 +131,7 @@ def _compared(models: Models, one: str, other: str) -> str:
     )
     return (
         f"{one} less {other}: {100 * (mine - theirs).mean():+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} "
-        f"(paired bootstrap over {'seeds and ' if over_seeds else ''}items, p = {p:.4f}{over_seeds})."
+        f"(paired bootstrap over {'seeds and ' if over_seeds else ''}{drawn}, p = {p:.4f}{over_seeds})."
     )
 
 
