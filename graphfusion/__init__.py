@@ -15,6 +15,7 @@ _NAMES = {
     "Text": "graphfusion.schema",
     "Image": "graphfusion.schema",
     "Audio": "graphfusion.schema",
+    "Video": "graphfusion.schema",
     "Tabular": "graphfusion.schema",
     "Features": "graphfusion.schema",
     "Class": "graphfusion.schema",

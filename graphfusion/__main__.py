@@ -1,5 +1,8 @@
 """`python -m graphfusion`: the command line."""
 
+import sys
+
 from graphfusion.cli import main
 
-main()
+if __name__ == "__main__":  # a worker of the loader, where processes are spawned, imports this module anew
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,8 @@ class TrainingConfig:
     optimiser step. `augment` is the strength of random shifts and masks of training images and sounds (0: none).
     `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
     `patience` is in epochs, `time_limit` in seconds (0: none), `warmup` a share of all steps.
+    `save_every`: seconds between checkpoints within an epoch, beside the one at its end. `worker_timeout`: seconds after
+    which a worker of the loader that gives nothing counts as hanging.
     """
 
     optimizer: str = "adamw"
@@ -64,7 +67,13 @@ class TrainingConfig:
     patience: int = 5
     time_limit: float = 0.0
     workers: int = 0
+    worker_timeout: float = 300.0
+    save_every: float = 900.0
     device: str = "auto"
+
+
+FREE = ("time_limit", "workers", "worker_timeout", "save_every", "device")
+"""Training settings that do not change what a fit gives; a resumed fit may have others."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +95,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> RunConfig:
         """Read what `to_dict` wrote; an unknown key or a value of the wrong type is refused by name."""
-        for key in document:
-            if key not in ("model", "training", "seed"):
-                raise ConfigError(unknown_name("section", key, ("model", "training", "seed")))
-        flat = {**document.get("model", {}), **document.get("training", {})}
-        flat["relations"] = tuple(flat.get("relations", ()))
+        flat = settings_of({key: value for key, value in document.items() if key != "seed"})
         return cls(seed=document.get("seed", 0)).override(flat)
 
     def override(self, settings: Mapping[str, Any]) -> RunConfig:
@@ -100,14 +105,15 @@ class RunConfig:
             ConfigError: no setting has that name, or the value is of the wrong type or out of range.
         """
         model, training = typing.get_type_hints(ModelConfig), typing.get_type_hints(TrainingConfig)
+        checked: dict[str, Any] = {}
         for name, value in settings.items():
             if name not in model and name not in training:
                 raise ConfigError(unknown_name("setting", name, (*model, *training)))
-            _check_type(name, value, {**model, **training}[name])
+            checked[name] = check_value(name, value, {**model, **training}[name])
         return replace(
             self,
-            model=replace(self.model, **{k: v for k, v in settings.items() if k in model}),
-            training=replace(self.training, **{k: v for k, v in settings.items() if k in training}),
+            model=replace(self.model, **{k: v for k, v in checked.items() if k in model}),
+            training=replace(self.training, **{k: v for k, v in checked.items() if k in training}),
         )
 
     def __post_init__(self) -> None:
@@ -120,13 +126,18 @@ class RunConfig:
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
             if not 0 <= values[name] < 1:
                 raise ConfigError(f"{name}: expected a number from 0 to below 1, got {values[name]}.")
-        for name in ("layers", "hubs", "feedforward", "augment", "weight_decay", "clip", "time_limit", "workers"):
-            if values[name] < 0:
+        for name in ("lr", "layers", "hubs", "feedforward", "augment", "weight_decay", "clip", *FREE):
+            if name != "device" and values[name] < 0:
                 raise ConfigError(f"{name}: expected a number from 0, got {values[name]}.")
         if self.model.dim % self.model.heads:
             raise ConfigError(f"dim: expected a multiple of heads={self.model.heads}, got {self.model.dim}.")
 
 
+SECTIONS = {
+    section: tuple(f.name for f in dataclasses.fields(kind))
+    for section, kind in (("model", ModelConfig), ("training", TrainingConfig))
+}
+"""Section of a configuration → its settings."""
 PRESETS: dict[str, RunConfig] = {
     "fast": RunConfig(),
     "accurate": RunConfig(
@@ -136,8 +147,83 @@ PRESETS: dict[str, RunConfig] = {
 }
 
 
-def _check_type(name: str, value: Any, expected: Any) -> None:
-    base = typing.get_origin(expected) or expected
-    allowed = (int, float) if base is float else (base,)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ConfigError(f"{name}: expected {base.__name__}, got {value!r}.")
+def settings_of(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their flat names from `{"model": {…}, "training": {…}}`.
+
+    Raises:
+        ConfigError: there is no section, or no setting in that section, of this name.
+    """
+    flat: dict[str, Any] = {}
+    for section, settings in sections.items():
+        if section not in SECTIONS:
+            raise ConfigError(unknown_name("section", section, SECTIONS))
+        for name in check_value(section, settings, Mapping[str, Any]):
+            if name not in SECTIONS[section]:
+                other = next((s for s, names in SECTIONS.items() if name in names), None)
+                if other:
+                    raise ConfigError(f"{section}: {name!r} is a setting of {other}; write it there.")
+                raise ConfigError(f"{section}: {unknown_name('setting', name, SECTIONS[section])}")
+        flat |= settings
+    return flat
+
+
+def check_value(name: str, value: Any, expected: Any) -> Any:
+    """The value of the setting `name` if it fits the type hint `expected`, with lists as tuples.
+
+    Raises:
+        ConfigError: it does not; the message says what to write instead, as it is written in YAML.
+    """
+    base, inner = typing.get_origin(expected) or expected, typing.get_args(expected)
+    if base is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name}: expected a mapping, got {described(value)}; write {{name: value}}.")
+        return {key: check_value(f"{name}.{key}", item, inner[1]) for key, item in value.items()}
+    if base is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name}: expected a list, got {described(value)}; write [value, value].")
+        return tuple(check_value(f"{name}[{i}]", item, inner[0]) for i, item in enumerate(value))
+    kinds = inner or (base,)
+    if Any in kinds or any(_fits(value, kind) for kind in kinds):
+        return value
+    what = " or ".join(_KINDS[kind] for kind in kinds)
+    raise ConfigError(f"{name}: expected {what}, got {described(value)}{_instead(value, kinds[0])}.")
+
+
+def described(value: Any) -> str:
+    """A value as a reader of YAML knows it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"the text {value if len(value) <= 60 else value[:59] + '…'!r}"
+    if isinstance(value, Mapping):
+        return f"a mapping with {', '.join(map(str, list(value)[:5])) or 'nothing in it'}"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {"true": ("yes", "on", "y", "true", "1"), "false": ("no", "off", "n", "false", "0")}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _instead(value: Any, kind: Any) -> str:
+    """What to write in place of a value of the wrong type, where it is plain what was meant."""
+    text = str(value).strip()
+    if kind is bool:
+        return next((f"; write {word}" for word, known in _WORDS.items() if text.lower() in known), "")
+    if kind is str:
+        return f"; write '{described(value)}' in quotes" if isinstance(value, bool | int | float) else ""
+    try:
+        number = math.nan if isinstance(value, bool) else float(text)
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        return ""
+    quotes = " without quotes" if isinstance(value, str) else ""
+    return f"; write {int(number) if kind is int else f'{number:g}'}{quotes}"

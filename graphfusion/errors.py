@@ -27,7 +27,9 @@ class CellError(GraphFusionError):
 
 
 class MediaError(CellError):
-    """An image or sound cell cannot be read safely."""
+    """An image or sound cell cannot be read safely; `file` is the path in the cell, if it holds one."""
+
+    file: str = ""
 
 
 class GraphError(GraphFusionError):
@@ -45,6 +47,7 @@ class CheckpointError(GraphFusionError):
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """Sentence for a name that is not among `known`, with the nearest one that is."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    folded = {known_name.casefold(): known_name for known_name in names}
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

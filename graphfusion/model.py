@@ -41,11 +41,13 @@ class FusionModel(nn.Module):
         fused = self(batch)
         return {name: task(fused) for name, task in self.tasks.items()}
 
-    def loss(self, batch: GraphBatch) -> Tensor:
-        """Sum of the losses of all targets, each over the samples that have it."""
+    def loss(self, batch: GraphBatch, shares: Mapping[str, float] | None = None) -> Tensor:
+        """Sum of the losses of all targets, each over the samples that have it; each times its share, where `shares` says
+        how much of a larger batch's targets this part holds.
+        """
         logits = self.logits(batch)
         total: Tensor = sum(  # type: ignore[assignment]
-            task.loss(logits[name], batch.targets[name])  # type: ignore[operator]
+            (shares[name] if shares else 1.0) * task.loss(logits[name], batch.targets[name])  # type: ignore[operator]
             for name, task in self.tasks.items()
         )
         return total

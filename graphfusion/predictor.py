@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphfusion.config import PRESETS, RunConfig
-from graphfusion.data import Budget, Report, Table, counted_seed, read_table, split_rows
+from graphfusion.config import FREE, PRESETS, RunConfig
+from graphfusion.data import Budget, Incident, Report, Table, counted_seed, read_table, split_rows
 from graphfusion.data.infer import infer_schema
+from graphfusion.encoders import ENCODERS
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
 from graphfusion.fusion import FUSIONS
-from graphfusion.graph_builder import GRAPHS, GraphBatch, GraphBuilder, Relation, relation_to_dict
+from graphfusion.graph_builder import GRAPHS, GraphBatch, GraphBuilder, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import (
     Modality,
     TokenizedSample,
@@ -34,7 +35,7 @@ from graphfusion.modalities import (
 from graphfusion.model import FusionModel, make_builder, make_model
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
-from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text
+from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text, Video
 from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
 from graphfusion.training import (
     DEVICES,
@@ -44,17 +45,22 @@ from graphfusion.training import (
     Collate,
     FitState,
     Noise,
+    Surroundings,
     predict_logits,
     run_fit,
     score_logits,
     start_fit,
 )
+from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import (
     MANIFEST,
+    as_checkpoint_error,
     from_json,
     from_safetensors,
     newest_folder,
+    prepare_folder,
     read_folder,
+    recover,
     remove_folder,
     to_json,
     to_safetensors,
@@ -63,6 +69,7 @@ from graphfusion.training.checkpoint import (
 from graphfusion.training.optimizer import load_optimizer, optimizer_tensors
 from graphfusion.training.progress import FitProgress, MetricsLog
 
+CHECKPOINTS = "step-*"
 ARTEFACT = "predictor"
 """Folder below `save_path` that holds the fitted predictor."""
 SHOWN = 256
@@ -71,13 +78,16 @@ SHOWN = 256
 
 @dataclass(frozen=True)
 class Job:
-    """What one fit works on: training and validation rows, where it writes, the checkpoint it goes on from."""
+    """What one fit works on: training and validation rows, where it writes, the checkpoint it goes on from; whether it
+    leaves out rows that fail.
+    """
 
     rows: Sequence[TokenizedSample]
     held: Sequence[TokenizedSample]
     folder: Path | None
     files: Mapping[str, bytes] | None
     deadline: float
+    skip: bool
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,8 @@ class FusionPredictor:
         seed: of every random choice.
         columns: what some columns are, where the inferred kind is not meant, for example `{"title": Text()}`; None leaves a
             column out. A whole `Schema` switches inference off.
-        relations: relation policies (`graph_builder`) in place of the preset `graph`.
+        relations: relation policies (`graph_builder`), or what `relation_to_dict` makes of them, in place of the preset
+            `graph`.
         settings: any field of `ModelConfig` or `TrainingConfig` by its name, for example `epochs=5, graph="full"`.
 
     Raises:
@@ -125,7 +136,7 @@ class FusionPredictor:
         preset: str = "fast",
         seed: int = 0,
         columns: Mapping[str, Input | Target | None] | Schema | None = None,
-        relations: Sequence[Relation] = (),
+        relations: Sequence[Relation | Mapping[str, Any]] = (),
         **settings: Any,
     ) -> None:
         if preset not in PRESETS:
@@ -135,7 +146,7 @@ class FusionPredictor:
             raise ConfigError(f"target: expected a column name or several, got {target or 'none'}.")
         self.columns = columns if isinstance(columns, Schema) else dict(columns or {})
         if relations:
-            settings["relations"] = tuple(relation_to_dict(r) for r in relations)
+            settings["relations"] = tuple(r if isinstance(r, Mapping) else relation_to_dict(r) for r in relations)
         base = PRESETS[preset]
         self.config = RunConfig(base.model, base.training, seed).override(settings)
         _check_names(self.config)
@@ -162,7 +173,7 @@ class FusionPredictor:
         valid: Any = 0.1,
         save_path: str | os.PathLike[str] | None = None,
         time_limit: float | None = None,
-        resume: bool = False,
+        resume: bool | str = "never",
         on_error: str = "error",
         media_root: str | os.PathLike[str] | None = None,
         quiet: bool = False,
@@ -170,21 +181,24 @@ class FusionPredictor:
         """Fit to a table (see `read_table`) and keep the weights that are best on validation rows.
 
         `valid` is a share of the rows, a table of its own, or None. With `save_path`, that folder receives the
-        predictor, checkpoints, `metrics.jsonl` and TensorBoard files; `resume` goes on from its last checkpoint.
-        `time_limit` is in seconds. `on_error`: see `modalities.prepare`. `media_root`: see `read_table`.
+        predictor, checkpoints, `metrics.jsonl` and TensorBoard files; `resume="auto"` (or True) goes on from its last
+        checkpoint, on a CPU to the same bits, and begins anew where there is none; `"never"` (or False) replaces an earlier
+        fit. With it Ctrl-C and SIGTERM end the fit after the step that runs, with a checkpoint; SIGUSR1 writes one and goes
+        on. `time_limit` is in seconds. `on_error`: see `modalities.prepare`; `skip` also leaves out a row whose worker dies.
+        `media_root`: see `read_table`.
 
         Raises:
             TableError, SchemaError, CellError: the rows cannot be used; the message names row and column.
+            TrainingError: a number is not finite (the message names row or tensor), or memory does not do.
         """
         if time_limit is not None:
             self.config = self.config.override({"time_limit": time_limit})
         limit = self.config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
-        folder = Path(save_path) if save_path else None
-        if folder and folder.exists() and not folder.is_dir():
-            raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
+        folder = _ready_folder(save_path)
+        resume = _resumes(resume)
         if resume and folder is None:
-            raise ConfigError("resume=True needs the save_path of the fit to go on with.")
+            raise ConfigError("resume needs the save_path of the fit to go on with.")
         read = read_table(table, media_root, _text_columns(self.columns))
         if not len(read):
             raise SchemaError("the table has no rows.")
@@ -198,8 +212,11 @@ class FusionPredictor:
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
             if resume and not files:
                 progress.say(f"nothing to resume below {folder}: a new fit begins")
-            rows, self.report = _tokenize(pipeline, train, on_error, True, progress)
-            held_rows, held_report = _tokenize(pipeline, held, on_error, True, progress) if held else ([], Report())
+            most = self._budget()
+            rows, self.report = _tokenize(pipeline, train, on_error, True, most, progress)
+            held_rows, held_report = (
+                _tokenize(pipeline, held, on_error, True, most, progress) if held else ([], Report())
+            )
             unlabelled = sum(not _has_target(r) for r in rows)
             if unlabelled:
                 progress.say(f"{unlabelled} training rows have no target and teach nothing")
@@ -207,8 +224,10 @@ class FusionPredictor:
             if not rows:
                 raise SchemaError("no row is left to train on.")
             held_rows = _with_known_labels(pipeline, held_rows, progress)
-            job = Job(rows, held_rows, folder, files, deadline)
-            self.history = self._train(pipeline, job, progress).history
+            job = Job(rows, held_rows, folder, files, deadline, skip=on_error != "error")
+            state = self._train(pipeline, job, progress)
+        self.history = state.history
+        self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
         self._pipeline = pipeline
         if folder:
             self.save(folder / ARTEFACT)
@@ -227,18 +246,18 @@ class FusionPredictor:
         state = _fit_state(job.files, fit.optimizer, digest) if job.files else FitState()
         log = MetricsLog(job.folder, state.epoch)
         if job.folder and not job.files and _remove_checkpoints(job.folder):
-            progress.say(f"{job.folder} held an earlier fit: it is replaced (resume=True would have gone on with it)")
-        state = run_fit(
-            fit,
-            Batches.of(job.rows, budget, collate, noise),
-            Batches.of(job.held, budget, collate) if job.held else None,
-            state,
-            log,
-            progress,
-            save=lambda s: self._save_checkpoint(pipeline, job.folder, s, fit.optimizer, digest),
-        )
-        log.close()
-        return state
+            progress.say(f"{job.folder} held an earlier fit: it is replaced (resume='auto' would have gone on with it)")
+
+        def save(state: FitState) -> None:
+            assert job.folder is not None
+            self._save_checkpoint(pipeline, job.folder, state, fit.optimizer, digest)
+
+        train = Batches.of(job.rows, budget, collate, noise)
+        held = Batches.of(job.held, budget, collate) if job.held else None
+        try:
+            return run_fit(fit, train, held, state, Surroundings(log, progress, save if job.folder else None, job.skip))
+        finally:
+            log.close()
 
     def build(self, table: Any, media_root: str | os.PathLike[str] | None = None) -> Pipeline:
         """What a fit to these training rows would begin with: everything learned from them before the first step, and a
@@ -315,17 +334,22 @@ class FusionPredictor:
             CheckpointError: the folder is not there, incomplete, altered or of another version.
         """
         folder = Path(path)
+        recover(folder)
         if (folder / ARTEFACT).is_dir():
             folder = folder / ARTEFACT
         if not (folder / MANIFEST).exists() and (folder / "checkpoints").is_dir():
             raise CheckpointError(
-                f"{folder}: this fit was not finished; go on with fit(…, save_path={str(path)!r}, resume=True)."
+                f"{folder}: this fit was not finished; go on with fit(…, save_path={str(path)!r}, resume='auto')."
             )
         files = read_folder(folder)
-        document = _document(files)
-        predictor = cls(document["targets"])
-        predictor.config = RunConfig.from_dict(document["config"])
-        predictor._pipeline = predictor._restore(files)
+        with as_checkpoint_error(f"{folder}"):
+            document = _document(files)
+            predictor = cls(document["targets"])
+            predictor.config = RunConfig.from_dict(document["config"])
+            predictor._pipeline = predictor._restore(files)
+            targets = document["targets"]
+            if not isinstance(targets, list) or not set(targets) <= set(predictor.schema.targets):
+                raise CheckpointError(f"{folder}: the targets {targets} are not those of its schema.")
         return predictor
 
     def _make_pipeline(self, train: Table) -> Pipeline:
@@ -339,7 +363,9 @@ class FusionPredictor:
             raise SchemaError(f"the table has no input column beside the target {', '.join(self.targets)}.")
         raw = [sample.values for sample in train.samples(schema)]
         modalities = {name: m.fit(raw, train.root) for name, m in modalities_of(schema).items()}
-        learned = {name: learn_target(name, spec, train.column(name)) for name, spec in schema.targets.items()}
+        learned = {
+            name: learn_target(name, spec, train.column(name), train.numbers) for name, spec in schema.targets.items()
+        }
         schema = schema.override({name: spec for name, (spec, _) in learned.items()})
         scales = {name: scale for name, (_, scale) in learned.items()}
         builder = make_builder(modalities, self.config.model)
@@ -379,7 +405,7 @@ class FusionPredictor:
         )  # answers line up with the rows
         if not len(read):
             return [], 0, Report()
-        rows, self.report = _tokenize(self.pipeline, read, on_error, targets)
+        rows, self.report = _tokenize(self.pipeline, read, on_error, targets, self._budget())
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
@@ -428,13 +454,11 @@ class FusionPredictor:
         return pipeline
 
     def _save_checkpoint(
-        self, pipeline: Pipeline, folder: Path | None, state: FitState, optimizer: torch.optim.Optimizer, digest: str
+        self, pipeline: Pipeline, folder: Path, state: FitState, optimizer: torch.optim.Optimizer, digest: str
     ) -> None:
-        """A checkpoint of the last epoch; older ones go once it is whole."""
-        if folder is None:
-            return
-        path = folder / "checkpoints" / f"epoch-{state.epoch:05}"
-        progress = {k: getattr(state, k) for k in ("epoch", "step", "best_epoch", "score", "history", "stopped")}
+        """A checkpoint of where the fit stands; the one before stays, older ones go once it is whole."""
+        path = folder / "checkpoints" / f"step-{state.step:09}"
+        progress = {name: value for name, value in vars(state).items() if name != "best_weights"}
         files = {
             **self._documents(pipeline),
             **_weights(pipeline.model),
@@ -443,16 +467,16 @@ class FusionPredictor:
             "fit.json": to_json({**progress, "rows": digest}),
         }
         write_folder(path, files)
-        _remove_checkpoints(folder, but=path)
+        _remove_checkpoints(folder, keep=2)
 
     def _newest_checkpoint(self, folder: Path) -> dict[str, bytes] | None:
         """The files of the last whole checkpoint below `folder`; ConfigError if it is of other settings."""
-        path = newest_folder(folder / "checkpoints", "epoch-*")
+        path = newest_folder(folder / "checkpoints", CHECKPOINTS)
         if path is None:
             return None
         files = read_folder(path)
         saved, mine = _document(files)["config"], self.config.to_dict()
-        for free in ("time_limit", "workers", "device"):
+        for free in FREE:
             saved["training"][free] = mine["training"][free]
         then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
         changed = [f"{name}: {then.get(name)!r} → {now[name]!r}" for name in now if then.get(name) != now[name]]
@@ -465,6 +489,23 @@ class FusionPredictor:
         if self.config.training.precision == "fp16":
             raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
         return files
+
+
+def _resumes(resume: bool | str) -> bool:
+    if isinstance(resume, str) and resume not in ("auto", "never"):
+        raise ConfigError(unknown_name("value of resume", resume, ("auto", "never")))
+    return resume in ("auto", True)
+
+
+def _ready_folder(save_path: str | os.PathLike[str] | None) -> Path | None:
+    """The folder that a fit writes to, made and tried; None if it writes nothing."""
+    if not save_path:
+        return None
+    folder = Path(save_path)
+    if os.path.isfile(folder):
+        raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
+    prepare_folder(folder)
+    return folder
 
 
 def _split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
@@ -480,11 +521,20 @@ def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[s
 
 
 def _tokenize(
-    pipeline: Pipeline, table: Table, on_error: str, targets: bool, progress: FitProgress | None = None
+    pipeline: Pipeline,
+    table: Table,
+    on_error: str,
+    targets: bool,
+    budget: Budget,
+    progress: FitProgress | None = None,
 ) -> tuple[list[TokenizedSample], Report]:
+    """Tokenized rows, none larger than a batch may be, and what happened to each."""
     samples = table.samples(pipeline.schema, targets)
     done = progress.counter("reading rows", len(table)) if progress else lambda: None
-    return prepare(samples, pipeline.modalities, pipeline.columns, table.root, on_error, done)
+    rows, report = prepare(samples, pipeline.modalities, pipeline.columns, table.root, on_error, done)
+    rows, cut = cap_rows(rows, pipeline.builder, budget)
+    report.incidents += cut
+    return rows, report
 
 
 def _weights(model: FusionModel) -> dict[str, bytes]:
@@ -492,7 +542,7 @@ def _weights(model: FusionModel) -> dict[str, bytes]:
 
 
 def _check_names(config: RunConfig) -> None:
-    """ConfigError at once for a name that only a fit would look up; encoders depend on the columns."""
+    """ConfigError at once for a name that only a fit would look up."""
     named: list[tuple[str, str, Iterable[str]]] = [
         ("graph preset", config.model.graph, GRAPHS),
         ("fusion strategy", config.model.fusion, FUSIONS),
@@ -502,10 +552,14 @@ def _check_names(config: RunConfig) -> None:
         ("optimizer", config.training.optimizer, OPTIMIZERS),
         ("precision", config.training.precision, PRECISIONS),
         ("device", config.training.device, DEVICES),
+        *(("kind of input with an encoder", kind, ENCODERS) for kind in config.model.encoders),
+        *((f"encoder of {kind}", name, ENCODERS.get(kind, ())) for kind, name in config.model.encoders.items()),
     ]
     for what, name, known in named:
         if name not in tuple(known):
             raise ConfigError(unknown_name(what, name, known))
+    for relation in config.model.relations:
+        relation_from_dict(relation)
 
 
 def _has_target(row: TokenizedSample) -> bool:
@@ -527,7 +581,7 @@ def _encode(task: Any, rows: Sequence[TokenizedSample], unseen: str) -> Tensor:
 def _is_textual(spec: Input | Target | None) -> bool:
     if isinstance(spec, Class | MultiLabel) and spec.classes:
         return all(isinstance(c, str) for c in spec.classes)
-    return isinstance(spec, Text | Image | Audio) or (isinstance(spec, Tabular) and spec.values == "category")
+    return isinstance(spec, Text | Image | Audio | Video) or (isinstance(spec, Tabular) and spec.values == "category")
 
 
 def _with_known_labels(
@@ -567,9 +621,10 @@ def _digest(pipeline: Pipeline, job: Job) -> str:
     return total.hexdigest()
 
 
-def _remove_checkpoints(folder: Path, but: Path | None = None) -> int:
-    """Remove older checkpoints, so that they are never taken for those of a newer fit; how many there were."""
-    older = [path for path in (folder / "checkpoints").glob("epoch-*") if path != but]
+def _remove_checkpoints(folder: Path, keep: int = 0) -> int:
+    """Remove all but the newest `keep`, so that an old one is never taken for one of a newer fit; how many went."""
+    found = sorted((folder / "checkpoints").glob(CHECKPOINTS))
+    older = found[: len(found) - keep]
     for path in older:
         remove_folder(path)
     return len(older)
@@ -609,6 +664,9 @@ def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
 
 
 def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in model.state_dict().items():
+        if name in weights and weights[name].dtype != tensor.dtype:  # torch would cast it in silence
+            raise CheckpointError(f"weight {name}: expected {tensor.dtype}, got {weights[name].dtype}.")
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
@@ -622,5 +680,5 @@ def _fit_state(files: Mapping[str, bytes], optimizer: torch.optim.Optimizer, dig
             "resume: the training or validation rows are not those of the checkpoint; use another save_path."
         )
     load_optimizer(optimizer, _tensors(files, "optimizer"))
-    score = tuple(progress.pop("score"))
-    return FitState(**progress, score=score, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]
+    score, left_out = tuple(progress.pop("score")), [tuple(pair) for pair in progress.pop("left_out")]
+    return FitState(**progress, score=score, left_out=left_out, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]

@@ -24,6 +24,14 @@ def _positive(owner: object, *names: str) -> None:
             raise SchemaError(f"{type(owner).__name__}.{name}: expected a number above 0, got {value!r}.")
 
 
+def _check_pixels(owner: Image | Video) -> None:
+    name = type(owner).__name__
+    if owner.channels not in (1, 3):
+        raise SchemaError(f"{name}.channels: expected 1 (grey) or 3 (RGB), got {owner.channels!r}.")
+    if owner.size % owner.patch:
+        raise SchemaError(f"{name}.size: expected a multiple of patch={owner.patch}, got {owner.size}.")
+
+
 @dataclass(frozen=True)
 class Text:
     """Words. One node per subword; a blank text is a missing modality.
@@ -54,10 +62,7 @@ class Image:
 
     def __post_init__(self) -> None:
         _positive(self, "size", "patch")
-        if self.channels not in (1, 3):
-            raise SchemaError(f"Image.channels: expected 1 (grey) or 3 (RGB), got {self.channels!r}.")
-        if self.size % self.patch:
-            raise SchemaError(f"Image.size: expected a multiple of patch={self.patch}, got {self.size}.")
+        _check_pixels(self)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,26 @@ class Audio:
 
     def __post_init__(self) -> None:
         _positive(self, *(f.name for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Video:
+    """Moving pictures: `frames_per_second` of them, each resized to `size` x `size` pixels and cut into `patch` x `patch`
+    pixels, one node per patch; what lies beyond `max_seconds` is cut. The sound is a column of its own.
+
+    `channels`: 1 (grey) or 3 (RGB). Needs `pip install graphfusion[video]`.
+    """
+
+    kind: ClassVar[str] = "video"
+    size: int = 32
+    patch: int = 8
+    channels: int = 3
+    frames_per_second: float = 2.0
+    max_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "size", "patch", "frames_per_second", "max_seconds")
+        _check_pixels(self)
 
 
 @dataclass(frozen=True)
@@ -135,9 +160,9 @@ class Number:
     kind: ClassVar[str] = "number"
 
 
-Input = Text | Image | Audio | Tabular | Features
+Input = Text | Image | Audio | Video | Tabular | Features
 Target = Class | MultiLabel | Number
-INPUTS: dict[str, type[Input]] = {c.kind: c for c in (Text, Image, Audio, Tabular, Features)}
+INPUTS: dict[str, type[Input]] = {c.kind: c for c in (Text, Image, Audio, Video, Tabular, Features)}
 TARGETS: dict[str, type[Target]] = {c.kind: c for c in (Class, MultiLabel, Number)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import wave
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,17 @@ from graphfusion.schema import Image as ImageColumn
 from graphfusion.tasks import make_task
 
 torch.set_num_threads(1)  # the suite runs one process a core
+
+
+def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Nothing but loopback may be looked up or reached while the tests run."""
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        address = arguments[:1] if event == "socket.getaddrinfo" else arguments[1]
+        if isinstance(address, tuple) and address[0] and not str(address[0]).startswith(("127.", "::1", "localhost")):
+            raise AssertionError(f"a test wants to reach {address}")
+
+
+sys.addaudithook(_no_network)
 
 WORDS = ["red", "green", "blue", "small", "large", "round", "square", "old", "new", "fast", "slow", "warm", "cold"]
 SCHEMA = Schema(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from graphfusion.config import PRESETS, ModelConfig, RunConfig
-from graphfusion.errors import ConfigError, SchemaError
+from graphfusion.errors import ConfigError, GraphError, SchemaError
 from graphfusion.schema import TABLE, Audio, Class, Image, MultiLabel, Number, Schema, Tabular, Text
 from tests.conftest import SCHEMA
 
@@ -65,9 +65,12 @@ def test_every_setting_has_one_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epoch": 3}, "Did you mean 'epochs'"), ({"epochs": "3"}, "expected int, got '3'"), ({"epochs": True}, "expected int"),
+        ({"epoch": 3}, "Did you mean 'epochs'"), ({"epochs": "3"}, "expected a whole number, got the text '3'; write 3"),
+        ({"epochs": True}, "expected a whole number, got true"), ({"epochs": 2.0}, "got 2.0; write 2"),
         ({"epochs": 0}, "from 1"), ({"dropout": 1.0}, "below 1"), ({"dim": 10, "heads": 4}, "multiple of heads"),
-        ({"lr": "1e-3"}, "expected float"), ({"layers": -1}, "from 0"), ({"encoders": "conv"}, "expected Mapping"),
+        ({"lr": "1e-3"}, "expected a number, got the text '1e-3'; write 0.001"), ({"lr": float("nan")}, "got nan"), ({"lr": -1.0}, "from 0"),
+        ({"layers": -1}, "from 0"), ({"encoders": "conv"}, "expected a mapping"), ({"encoders": {"image": 3}}, "encoders.image: expected text"),
+        ({"relations": {"kind": "full"}}, "expected a list"), ({"optimizer": None}, "expected text, got nothing"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
@@ -75,5 +78,33 @@ def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
         RunConfig().override(settings)
     with pytest.raises(ConfigError, match="section"):
         RunConfig.from_dict({"modle": {}})
+    with pytest.raises(ConfigError, match="model: 'lr' is a setting of training"):
+        RunConfig.from_dict({"model": {"lr": 1.0}})
     with pytest.raises(ConfigError, match="seed"):
         RunConfig(seed=-1)
+
+
+def test_relations_are_given_as_objects_or_as_they_are_written() -> None:
+    from graphfusion import FusionPredictor
+    from graphfusion.graph_builder import SelfLoops, relation_to_dict
+
+    written = relation_to_dict(SelfLoops("title"))
+    settings = [FusionPredictor("label", relations=[r]).config.model.relations for r in (SelfLoops("title"), written)]
+    assert settings[0] == settings[1] == (written,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "full", "source": "a"}, "relation full: the option 'target' is missing"), ({"kind": ["full"]}, "unknown relation"),
+        ({"kind": "self_loops", "node_type": 3}, "relation self_loops, node_type: expected text, got 3"),
+        ({"kind": "grid_neighbourhood", "node_type": "a", "corners": "NO"}, "expected true or false, got the text 'NO'; write false"),
+        ({"kind": "union", "name": "u", "relations": 3}, "expected a list, got 3"), ({"kind": "full", "sorce": "a"}, "Did you mean 'source'"),
+        ({"kind": "knowledge_pairs", "source": "a", "target": "b", "name": "n", "pairs": [["x"]]}, "expected two words in each"),
+    ],
+)  # fmt: skip
+def test_bad_relations_are_named(options: dict[str, Any], message: str) -> None:
+    from graphfusion import FusionPredictor
+
+    with pytest.raises((ConfigError, GraphError), match=message):
+        FusionPredictor("label", relations=[options])

@@ -61,8 +61,10 @@ class Run:
     def key(self, data: Data) -> str:
         """What must be equal for two runs to be the same, but for the seed: settings with all defaults, rows, columns."""
         from graphfusion import FusionPredictor
+        from graphfusion.config import FREE
 
         resolved = FusionPredictor(**{**data.fit, **self.settings}).config.to_dict()
+        resolved["training"] = {k: v for k, v in resolved["training"].items() if k not in FREE}
         columns = {k: repr(v) for k, v in dict(data.fit.get("columns", {})).items()}
         what = [resolved, columns, self.inputs or data.inputs, self.rows, self.match, self.split, data.choose]
         text = json.dumps([*what, tables_digest(data.folders)], sort_keys=True, default=repr)

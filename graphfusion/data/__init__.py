@@ -1,6 +1,7 @@
 """Rows in: tables, media, samples, splits, batches by budget, counted randomness, downloads."""
 
-from graphfusion.data.media import read_audio, read_image
+from graphfusion.data.audio import read_audio
+from graphfusion.data.image import read_image
 from graphfusion.data.random import counted_rng, counted_seed
 from graphfusion.data.sample import Incident, Report, Sample
 from graphfusion.data.sampler import Budget, pack, shuffled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,15 +11,29 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from graphfusion.data.media import read_image
-from graphfusion.data.table import Table, as_number
+from graphfusion.data.cell import as_number
+from graphfusion.data.containers import VIDEO_ENDINGS, container_of
+from graphfusion.data.image import read_image
+from graphfusion.data.media_kind import AUDIO_ENDINGS, IMAGE_ENDINGS
+from graphfusion.data.table import Table
 from graphfusion.errors import CellError, SchemaError, unknown_name
-from graphfusion.schema import Audio, Class, Features, Image, Input, MultiLabel, Number, Schema, Tabular, Target, Text
+from graphfusion.schema import (
+    Audio,
+    Class,
+    Features,
+    Image,
+    Input,
+    MultiLabel,
+    Number,
+    Schema,
+    Tabular,
+    Target,
+    Text,
+    Video,
+)
 
 LOOK = 1000
 """Cells of a column that are looked at."""
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-AUDIO_ENDINGS = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"}
 AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM")
 MAX_CATEGORIES = 50
 MAX_INTEGER_CLASSES = 100
@@ -58,17 +73,29 @@ def _target(name: str, cells: Sequence[Any]) -> Target:
     if all(isinstance(v, list | tuple | set | frozenset | np.ndarray) for v in values):
         return MultiLabel()
     if all(isinstance(v, float) for v in values):
+        _warn_of_whole_numbers(name, values)
         return Number()
     if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         return Class() if len(set(values)) <= MAX_INTEGER_CLASSES else Number()
     if all(isinstance(v, str | bool) for v in values):
         return Class()
-    if all(isinstance(v, int | float) for v in values):
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return Number()
     kinds = sorted({type(v).__name__ for v in values})
     raise SchemaError(
         f"target {name!r}: cannot tell a class from a number, cells are of {', '.join(kinds)}; pass columns=."
     )
+
+
+def _warn_of_whole_numbers(name: str, values: Sequence[float]) -> None:
+    """Classes 0, 1, 2 become floats in a DataFrame as soon as one of them is missing."""
+    different = len(set(values))
+    if 2 * different <= len(values) and different <= MAX_CATEGORIES and all(v.is_integer() for v in values):
+        warnings.warn(
+            f"target {name!r} is taken for a number, its values are {different} whole ones; pass columns={{{name!r}: "
+            "Class()}} if they are classes, Number() if not.",
+            stacklevel=5,
+        )
 
 
 def _input(name: str, values: Sequence[Any], root: Path) -> Input:
@@ -78,7 +105,7 @@ def _input(name: str, values: Sequence[Any], root: Path) -> Input:
     if isinstance(first, str | os.PathLike):
         return _of_text(values, root)
     if isinstance(first, bytes | bytearray):
-        return Audio() if _is_audio(bytes(first[:12])) else _image(values, root)
+        return _of_bytes(bytes(first), values, root)
     if isinstance(first, PILImage.Image):
         return _image(values, root)
     if isinstance(first, bool | int | float):
@@ -104,6 +131,12 @@ def _is_audio(start: bytes) -> bool:
     return start.startswith(AUDIO_MAGIC) or (start.startswith(b"RIFF") and start[8:12] == b"WAVE")
 
 
+def _of_bytes(first: bytes, values: Sequence[Any], root: Path) -> Input:
+    if _is_audio(first[:12]):
+        return Audio()
+    return Video() if container_of(first) else _image(values, root)
+
+
 def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root: Path) -> Input:
     if "array" in first:
         return Audio()
@@ -120,7 +153,7 @@ def _of_mapping(name: str, first: Mapping[str, Any], values: Sequence[Any], root
 def _of_text(values: Sequence[Any], root: Path) -> Input:
     values = [os.fspath(v) for v in values if isinstance(v, str | os.PathLike)]
     endings = [PurePath(v).suffix.lower() for v in values]
-    for known, make in ((IMAGE_ENDINGS, lambda: _image(values, root)), (AUDIO_ENDINGS, Audio)):
+    for known, make in ((IMAGE_ENDINGS, lambda: _image(values, root)), (AUDIO_ENDINGS, Audio), (VIDEO_ENDINGS, Video)):
         if sum(e in known for e in endings) > len(endings) / 2:  # a stray "n/a" is for the policy for bad cells
             return make()
     if sum(map(_is_number, values)) > len(values) / 2:  # numbers or dates, some of them mistyped

@@ -21,12 +21,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Incident:
-    """One cell that could not be read, and what was done about it (`skipped` or `missing`)."""
+    """One cell that could not be used as it is, and what was done: `skipped` (the row), `missing` or `cut` (the cell).
+
+    `file` is the path of an image, sound or video that could not be read, if the cell holds one.
+    """
 
     row: int
     column: str
     reason: str
     action: str
+    file: str = ""
 
     def __str__(self) -> str:
         return f"row {self.row}, column {self.column!r}: {self.reason} [{self.action}]"
@@ -34,7 +38,7 @@ class Incident:
 
 @dataclass
 class Report:
-    """Account of the rows read: every row seen is ok, repaired (a cell taken as missing) or skipped."""
+    """Account of the rows read: every row seen is ok, repaired (a cell taken as missing, or cut) or skipped."""
 
     seen: int = 0
     incidents: list[Incident] = field(default_factory=list)
@@ -46,7 +50,7 @@ class Report:
 
     @property
     def repaired(self) -> int:
-        """Rows kept with at least one unreadable cell taken as missing."""
+        """Rows kept with at least one cell taken as missing or cut."""
         rows = {i.row for i in self.incidents}
         return len(rows) - self.skipped
 

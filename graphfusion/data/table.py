@@ -1,9 +1,8 @@
-"""Tables in: list of mappings, pandas, CSV, Parquet → rows in order, each a mapping of Python values."""
+"""Tables in: rows or columns in memory, files, folders of classes → columns of Python values, rows in order."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import threading
 import warnings
@@ -11,22 +10,22 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from graphfusion.data.arrow_file import Columns, arrow_columns, read_parquet
+from graphfusion.data.cell import plain_cell
+from graphfusion.data.class_folder import read_class_folder
+from graphfusion.data.csv_file import read_csv
+from graphfusion.data.hub_dataset import is_hub_dataset, read_hub_dataset
+from graphfusion.data.json_lines import read_json_lines
 from graphfusion.data.sample import Sample
 from graphfusion.errors import SchemaError, TableError, unknown_name
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from graphfusion.schema import Schema
 
-FORMATS = (".csv", ".parquet")
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _sealed: Counter[Any] = Counter()
 _sealing = threading.Lock()
 
@@ -112,13 +111,17 @@ class Table:
 
 
 def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text: Collection[str] = ()) -> Table:
-    """Read rows from a list of mappings, a mapping of columns, a pandas frame, a CSV or a Parquet file.
+    """Read a table.
+
+    `source`: a list of mappings, a mapping of columns, a pandas frame, a `datasets.Dataset`, the path of a CSV (`.csv`,
+    `.tsv`), JSON (`.jsonl`, `.ndjson`, `.json`) or Parquet file, or that of a folder with a folder of media files for each
+    class. See `read_csv`, `read_json_lines`, `read_class_folder`, `read_hub_dataset` for what each takes.
 
     A CSV does not say of what type its columns are, so they are guessed; those in `as_text` are read as they stand. Dates
     become days since 1970 (a number), durations seconds, decimals floats.
 
-    Media paths in cells are relative to `root`: by default the file's folder, or the working directory for rows in
-    memory. An empty cell is missing; so are None, NaN and NaT everywhere.
+    Media paths in cells are relative to `root`: by default the folder, that of the file, or the working directory for rows
+    in memory. An empty cell is missing; so are None, NaN and NaT everywhere.
 
     Raises:
         TableError: the file is missing, unreadable or sealed, or rows in memory are not mappings.
@@ -129,29 +132,64 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
         path = Path(source)
         if _sealed[_mark(path)] > 0:
             raise TableError(f"{path} is sealed: a test split is read once, after the fit and every choice.")
-        return Table(_read_file(path, as_text), Path(root or path.parent).resolve())
-    place = Path(root or ".").resolve()
+        if path.is_dir():
+            return _of_folder(path, Path(root or path).resolve())
+        return _checked(_read_file(path, as_text), Path(root or path.parent).resolve())
+    return _checked(_of_memory(source), Path(root or ".").resolve())
+
+
+def _checked(columns: Columns, root: Path) -> Table:
+    """TableError for a column name that cannot be written to a file."""
+    for name in columns:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise TableError(f"column {name!r}: half of a character (a lone surrogate) in its name; rename it.")
+    return Table(columns, root)
+
+
+def _of_memory(source: Any) -> Columns:
+    if is_hub_dataset(source):
+        return read_hub_dataset(source)
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas, without importing it
-        return Table({str(c): [_cell(v) for v in source[c].tolist()] for c in source.columns}, place)
+        return _columns_of_frame(source)
     if isinstance(source, Mapping):
-        for name, cells in source.items():
-            if isinstance(cells, str | bytes) or not hasattr(cells, "__len__"):
-                raise TableError(
-                    f"column {name!r}: expected a list of cells, got {type(cells).__name__}; one row is [{{…}}]."
-                )
-        lengths = {name: len(cells) for name, cells in source.items()}
-        if len(set(lengths.values())) > 1:
-            raise TableError(f"columns differ in length: {lengths}.")
-        return Table({str(name): [_cell(v) for v in cells] for name, cells in source.items()}, place)
-    if isinstance(source, Sequence):
-        return Table(_columns_of_rows(source), place)
+        return _columns_of_mapping(source)
+    if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
+        return _columns_of_rows(source)
     raise TableError(
         f"cannot read a table from {type(source).__name__}: expected a list of mappings, a mapping of columns, "
-        "a pandas DataFrame, or the path of a .csv or .parquet file."
+        f"a pandas DataFrame, a datasets.Dataset, a folder of classes, or the path of a file ({', '.join(FORMATS)})."
     )
 
 
-def _columns_of_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
+def _of_folder(folder: Path, root: Path) -> Table:
+    rows = read_class_folder(folder)
+    prefix = Path(os.path.relpath(folder.resolve(), root))
+    return _checked(
+        _columns_of_rows([{n: c if n == "label" else str(prefix / c) for n, c in row.items()} for row in rows]), root
+    )
+
+
+def _columns_of_frame(frame: Any) -> Columns:
+    names = [str(name) for name in frame.columns]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise TableError(f"column {doubled[0]!r} of the DataFrame appears more than once; rename one of them.")
+    return {name: [plain_cell(v) for v in frame[key].tolist()] for name, key in zip(names, frame.columns, strict=True)}
+
+
+def _columns_of_mapping(source: Mapping[Any, Any]) -> Columns:
+    for name, cells in source.items():
+        if isinstance(cells, str | bytes) or not hasattr(cells, "__len__"):
+            raise TableError(
+                f"column {name!r}: expected a list of cells, got {type(cells).__name__}; one row is [{{…}}]."
+            )
+    lengths = {name: len(cells) for name, cells in source.items()}
+    if len(set(lengths.values())) > 1:
+        raise TableError(f"columns differ in length: {lengths}.")
+    return {str(name): [plain_cell(v) for v in cells] for name, cells in source.items()}
+
+
+def _columns_of_rows(rows: Sequence[Any]) -> Columns:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise TableError(f"row {i}: expected a mapping of column → value, got {type(row).__name__}.")
@@ -159,110 +197,27 @@ def _columns_of_rows(rows: Sequence[Any]) -> dict[str, list[Any]]:
         raise TableError(f"{len(rows)} rows without any column; name the columns of each row.")
     named = [{str(key): value for key, value in row.items()} for row in rows]
     names = dict.fromkeys(name for row in named for name in row)
-    return {name: [_cell(row.get(name)) for row in named] for name in names}
+    return {name: [plain_cell(row.get(name)) for row in named] for name in names}
 
 
-def _read_file(path: Path, as_text: Collection[str]) -> dict[str, Sequence[Any]]:
+def _read_file(path: Path, as_text: Collection[str]) -> Columns:
     import pyarrow as pa
 
-    if path.suffix.lower() not in FORMATS:
-        ending = path.suffix or "no ending"
+    ending = path.suffix.lower()
+    if ending not in FORMATS:
         raise TableError(
-            f"{path}: expected a file ending in {' or '.join(FORMATS)}, got {ending}; read it with pandas and pass the frame."
+            f"{path}: expected a file ending in {', '.join(FORMATS)}, got {path.suffix or 'no ending'}; read it with "
+            "pandas and pass the frame."
         )
     if not path.is_file():
         raise TableError(f"{path}: no such file (looked from {Path.cwd()}).")
     try:
-        table = _read_csv(path, as_text) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+        if ending in (".jsonl", ".ndjson", ".json"):
+            return _columns_of_rows(read_json_lines(path))
+        table = read_csv(path, as_text) if ending in (".csv", ".tsv") else read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: cannot be read as {ending[1:]}: {error}") from error
     doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
     if doubled:
         raise TableError(f"{path}: column {sorted(doubled)[0]!r} appears more than once; rename one of them.")
-    return {name: _arrow_cells(table[name]) for name in table.column_names}
-
-
-def _read_csv(path: Path, as_text: Collection[str]) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    missing = ["", "NaN", "nan", "NULL", "null", "N/A", "n/a", "NA", "#N/A"]
-    types = {name: pa.string() for name in as_text}
-    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=missing, column_types=types)
-    table = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
-    for field in table.schema:
-        if pa.types.is_binary(field.type):
-            raise TableError(f"{path}: column {field.name!r} is not UTF-8; save the file as UTF-8.")
-    for delimiter in (";", "\t", "|"):
-        if len(table.column_names) == 1 and delimiter in table.column_names[0]:
-            raise TableError(f"{path}: expected commas between columns, got {delimiter!r}; save it as comma-separated.")
-    return table
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    from pyarrow import parquet
-
-    return parquet.read_table(path)
-
-
-def _arrow_cells(column: pa.ChunkedArray) -> list[Any]:
-    return [_arrow_value(scalar) for chunk in column.chunks for scalar in chunk]
-
-
-def _arrow_value(scalar: pa.Scalar) -> Any:
-    """Python value of a cell; lists of numbers become arrays, which keeps a sound from becoming a list of objects."""
-    import pyarrow as pa
-
-    if not scalar.is_valid:
-        return None
-    if pa.types.is_struct(scalar.type):
-        return {name: _arrow_value(scalar[name]) for name in scalar}
-    if pa.types.is_list(scalar.type) or pa.types.is_large_list(scalar.type) or pa.types.is_fixed_size_list(scalar.type):
-        return _arrow_list(scalar.values)
-    return _cell(scalar.as_py())
-
-
-def _arrow_list(values: pa.Array) -> Any:
-    import pyarrow as pa
-
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return values.to_numpy(zero_copy_only=False)
-    cells = [_arrow_value(v) for v in values]
-    if cells and all(isinstance(c, np.ndarray) for c in cells) and len({c.shape for c in cells}) == 1:
-        return np.stack(cells)
-    return cells
-
-
-def _cell(value: Any) -> Any:
-    """None for every spelling of "missing", else the value; numpy scalars become Python's."""
-    if value is None:
-        return None
-    if isinstance(value, np.generic):
-        value = value.item()
-    if (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip()):
-        return None
-    if type(value).__name__ in ("NaTType", "NAType"):
-        return None
-    return _plain(value)
-
-
-def as_number(cell: Any) -> float:
-    """A number, also of a text that is one or that is an ISO date (days since 1970); ValueError or TypeError otherwise."""
-    try:
-        return float(cell)
-    except ValueError:
-        return float(_plain(datetime.fromisoformat(str(cell).strip())))
-
-
-def _plain(value: Any) -> Any:
-    """Numbers for dates (days since 1970), durations (seconds) and decimals; all else as it is."""
-    if isinstance(value, datetime):
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return value.timestamp() / 86_400
-    if isinstance(value, date):
-        return float(value.toordinal() - date(1970, 1, 1).toordinal())
-    if isinstance(value, time):
-        return value.hour * 3600.0 + value.minute * 60 + value.second + value.microsecond / 1e6
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return float(value) if isinstance(value, Decimal) else value
+    return arrow_columns(table)

@@ -41,6 +41,7 @@ ENCODERS: dict[str, dict[str, Callable[[int, Modality], nn.Module]]] = {
     "text": {"embedding": _embedding},
     "image": {"conv": _conv, "linear": _linear},
     "audio": {"conv": _conv, "linear": _linear},
+    "video": {"conv": _conv, "linear": _linear},
     "tabular": {"tokens": _tabular},
     "features": {"linear": _linear},
 }

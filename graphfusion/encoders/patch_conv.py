@@ -1,7 +1,8 @@
-"""Convolutional encoder of tokens that were cut from a whole: image patches, groups of audio frames.
+"""Convolutional encoder of tokens that were cut from a whole: image patches, groups of audio frames, patches of a video.
 
-The tokens of a sample are laid back in their places and convolved together, so that a patch's features know its
-surroundings; then each token takes the features at its place. Letters: `N` tokens, `B` samples with tokens, `C` channels.
+The tokens of a sample, in a video those of each frame, are laid back in their places and convolved together, so that a
+patch's features know its surroundings; then each token takes the features at its place.
+Letters: `N` tokens, `B` samples (frames of a video) with tokens, `C` channels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FIRST_WIDTH = 16
 
 
 class PatchConvEncoder(nn.Module):
-    """(N, C, *patch) with grid positions → (N, dim), for patches of one (time) or two (image) dimensions.
+    """(N, C, *patch) with grid positions → (N, dim), for patches of one (time) or two (image, video) dimensions.
 
     One stage for each prime factor of the patch's side: a 3-wide convolution, then one that shrinks by the factor. What
     lies outside a sample's own grid is zero before every convolution, so that padding to a batch changes nothing.
@@ -49,8 +50,13 @@ class PatchConvEncoder(nn.Module):
         values = nodes.values
         if not len(nodes):
             return values.new_zeros(0, self.norm.normalized_shape[0])
-        owner = torch.unique_consecutive(nodes.sample, return_inverse=True)[1]
-        place = (owner, *nodes.position.unbind(1))
+        axes = nodes.position.unbind(1)
+        within = len(axes) - len(self.patch)
+        canvas = nodes.sample
+        for axis in axes[:within]:  # each frame of a video by itself
+            canvas = canvas * (axis.max() + 1) + axis
+        owner = torch.unique_consecutive(canvas, return_inverse=True)[1]
+        place = (owner, *axes[within:])
         x, mask = self._lay(values, place)
         for mixer, shrinker in zip(self.mixers, self.shrinkers, strict=True):
             x = nn.functional.gelu(mixer(x * _grown(mask, x)))

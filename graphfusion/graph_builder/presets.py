@@ -21,14 +21,18 @@ Layouts = Mapping[str, NodeType]
 
 
 def within(node_types: Layouts) -> list[Relation]:
-    """Each modality for itself: ±4 tokens of a sequence, 8 neighbours of a patch, all columns of a row."""
-    made: list[Relation] = []
-    for name, layout in node_types.items():
-        if layout.kind == "tabular":
-            made.append(Full(name, name))
-        else:
-            made.append(GridNeighbourhood(name) if layout.coordinates == 2 else SequenceWindow(name))
-    return made
+    """Each modality for itself: ±4 tokens of a sequence, 8 neighbours of a patch, all columns of a row; in a video, the 4
+    patches beside a patch and the same place one picture before and after.
+    """
+    return [_neighbours(name, layout) for name, layout in node_types.items()]
+
+
+def _neighbours(name: str, layout: NodeType) -> Relation:
+    if layout.kind == "tabular":
+        return Full(name, name)
+    if layout.coordinates == 1:
+        return SequenceWindow(name)
+    return GridNeighbourhood(name, corners=layout.coordinates == 2)
 
 
 def hub(node_types: Layouts) -> list[Relation]:

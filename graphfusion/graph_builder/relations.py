@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graphfusion.config import check_value
 from graphfusion.errors import GraphError, unknown_name
 from graphfusion.graph_builder.nodes import Edges, Index, Nodes, by_target, expand, match, microseconds
 from graphfusion.ops.hetero_attention.pairs import Dense, Grid, Pairs, Window
@@ -93,7 +95,7 @@ class SequenceWindow:
 @dataclass(frozen=True)
 class GridNeighbourhood:
     """Neighbours in a grid: j → i, j ≠ i, with |Δrow| ≤ radius and |Δcolumn| ≤ radius (`corners`), or
-    |Δrow| + |Δcolumn| ≤ radius (without). Holes in the grid are allowed.
+    |Δrow| + |Δcolumn| ≤ radius (without); in a video likewise with |Δframe|. Holes in the grid are allowed.
     """
 
     node_type: str
@@ -110,20 +112,22 @@ class GridNeighbourhood:
 
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
-        if target.position.shape[1] != 2:
+        axes = target.position.shape[1]
+        if axes < 2:
             raise GraphError(
                 f"relation {self.name!r} needs (row, column) positions; {self.node_type!r} nodes have none."
             )
         if not len(target):
             return _none()
         step = np.arange(-self.radius, self.radius + 1)
-        offsets = np.stack(np.meshgrid(step, step, indexing="ij"), -1).reshape(-1, 2)
+        offsets = np.stack(np.meshgrid(*[step] * axes, indexing="ij"), -1).reshape(-1, axes)
         reach = np.abs(offsets).max(1) if self.corners else np.abs(offsets).sum(1)
         offsets = offsets[(reach > 0) & (reach <= self.radius)]
         place = target.position - target.position.min(0) + self.radius
-        rows, columns = place.max(0) + self.radius + 1
-        keys = (target.sample * rows + place[:, 0]) * columns + place[:, 1]
-        queries = keys[:, None] + offsets[:, 0] * columns + offsets[:, 1]
+        sides = place.max(0) + self.radius + 1
+        strides = np.append(np.cumprod(sides[:0:-1])[::-1], 1)
+        keys = target.sample * sides.prod() + place @ strides
+        queries = keys[:, None] + offsets @ strides
         found, query = match(keys, queries.ravel())
         return found, query // len(offsets)
 
@@ -490,15 +494,16 @@ def relation_to_dict(relation: Relation) -> dict[str, Any]:
 
 
 def relation_from_dict(document: Mapping[str, Any]) -> Relation:
-    """Read what `relation_to_dict` wrote; an unknown kind or option is refused by name."""
+    """Read what `relation_to_dict` wrote.
+
+    Raises:
+        GraphError, ConfigError: a kind or option is unknown, missing or of the wrong type; the message names it.
+    """
     options = dict(document)
     kind = options.pop("kind", None)
-    if kind not in RELATIONS:
+    if not isinstance(kind, str) or kind not in RELATIONS:
         raise GraphError(unknown_name("relation", kind, RELATIONS))
-    known = [f.name for f in dataclasses.fields(RELATIONS[kind])]
-    for name in options:
-        if name not in known:
-            raise GraphError(f"relation {kind}: {unknown_name('option', name, known)}")
+    _check_options(kind, options)
     if kind == Union.kind:
         options["relations"] = tuple(relation_from_dict(r) for r in options["relations"])
     if kind == KnowledgePairs.kind:
@@ -507,6 +512,28 @@ def relation_from_dict(document: Mapping[str, Any]) -> Relation:
         options["relation"] = relation_from_dict(options["relation"])
     relation: Relation = RELATIONS[kind](**options)
     return relation
+
+
+_WRITTEN = {
+    "relations": tuple[Mapping[str, Any], ...],
+    "relation": Mapping[str, Any],
+    "pairs": tuple[tuple[str, ...], ...],
+}
+"""Type of the options that are written in another form than the one that they have in the policy."""
+
+
+def _check_options(kind: str, options: Mapping[str, Any]) -> None:
+    known = dataclasses.fields(RELATIONS[kind])
+    hints = {**typing.get_type_hints(RELATIONS[kind]), **_WRITTEN}
+    for name, value in options.items():
+        if name not in [f.name for f in known]:
+            raise GraphError(f"relation {kind}: {unknown_name('option', name, (f.name for f in known))}")
+        check_value(f"relation {kind}, {name}", value, hints[name])
+    for option in known:
+        if option.name not in options and option.default is dataclasses.MISSING:
+            raise GraphError(f"relation {kind}: the option {option.name!r} is missing.")
+    if any(len(pair) != 2 for pair in options.get("pairs", ())):
+        raise GraphError(f"relation {kind}, pairs: expected two words in each.")
 
 
 def knowledge_triples(source: str, target: str, triples: Iterable[tuple[str, str, str]]) -> list[KnowledgePairs]:

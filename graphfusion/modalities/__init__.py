@@ -14,12 +14,14 @@ from graphfusion.modalities.prepare import Modality, prepare
 from graphfusion.modalities.tabular import TabularModality
 from graphfusion.modalities.text import TextModality
 from graphfusion.modalities.tokens import NodeType, TokenizedSample, Tokens
+from graphfusion.modalities.video import VideoModality
 from graphfusion.schema import TABLE, Schema
 
 MODALITIES: dict[str, type[Any]] = {
     "text": TextModality,
     "image": ImageModality,
     "audio": AudioModality,
+    "video": VideoModality,
     "tabular": TabularModality,
     "features": FeaturesModality,
 }

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphfusion.data.media import FloatArray, read_audio
+from graphfusion.data.audio import read_audio
+from graphfusion.data.media import FloatArray
 from graphfusion.modalities.image import FIT_ROWS
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence
@@ -43,7 +44,9 @@ class AudioModality:
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> AudioModality:
         """Learn mean and deviation of the log-mel energies from (at most 256 of) the training rows."""
-        frames = readable(rows, self.column, lambda row: self._log_mel(self._wave(row, root)), FIT_ROWS)
+        frames = readable(
+            rows, self.column, lambda row: self._log_mel(self._wave(row, root, self.max_seconds)), FIT_ROWS
+        )
         energies = np.concatenate([f.ravel() for f in frames]) if frames else np.zeros(1, np.float32)
         if not len(energies):
             return self
@@ -51,7 +54,10 @@ class AudioModality:
 
     def tokens(self, row: Mapping[str, Any], root: Path) -> Tokens:
         """Tokens of one sound; the last one is filled up with silence."""
-        wave = self._wave(row, root)
+        wave = self._wave(row, root, self.max_seconds + 0.1)
+        most = int(self.max_seconds * self.sample_rate)
+        cut = f"the first max_seconds={self.max_seconds:g} s are read" if len(wave) > most + self._step else ""
+        wave = wave[:most]
         frames = (self._log_mel(wave) - np.float32(self.mean)) / np.float32(self.std)
         count = -(-frames.shape[1] // self.frames_per_token)
         silence = np.float32((np.log(FLOOR) - self.mean) / self.std)
@@ -61,7 +67,7 @@ class AudioModality:
         start = np.arange(count) * (self._step * self.frames_per_token / self.sample_rate)
         duration = len(wave) / self.sample_rate
         end = np.append(start[1:], duration)[:count]
-        return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1))
+        return Tokens(np.ascontiguousarray(values), sequence(count), np.stack([start, end], 1), cut=cut)
 
     def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
         """Moved in time by up to `strength` tokens, a band of up to `strength` · 15 % of the frequencies and a stretch of up
@@ -79,8 +85,8 @@ class AudioModality:
         values = moved.reshape(self.bands, -1, self.frames_per_token).transpose(1, 0, 2)
         return replace(tokens, values=np.ascontiguousarray(values))
 
-    def _wave(self, row: Mapping[str, Any], root: Path) -> FloatArray:
-        return read_audio(row[self.column], root, self.sample_rate, self.array_rate, self.max_seconds)
+    def _wave(self, row: Mapping[str, Any], root: Path, seconds: float) -> FloatArray:
+        return read_audio(row[self.column], root, self.sample_rate, self.array_rate, seconds)
 
     def _log_mel(self, wave: FloatArray) -> FloatArray:
         """(bands, frames) natural logarithm of mel energies (Stevens, Volkmann and Newman 1937; HTK scale)."""

@@ -85,7 +85,9 @@ class FeaturesModality:
         parts = cell if isinstance(cell, Mapping) else {}
         span = self._seconds(parts) if self.timed else no_span(count)
         attributes = {name: self._part(parts, name) for name in self.attributes}
-        return Tokens(values.reshape(count, self.width), sequence(count), span, attributes)
+        given = len(_vectors(cell))
+        cut = f"{given:,} vectors, of which the first max_tokens={self.max_tokens:,} are read" if given > count else ""
+        return Tokens(values.reshape(count, self.width), sequence(count), span, attributes, cut)
 
     def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
         """Unchanged."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from graphfusion.data.media import FloatArray, read_image
+from graphfusion.data.image import read_sized_image
+from graphfusion.data.media import FloatArray
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens
 
@@ -71,12 +72,11 @@ class ImageModality:
 
     def _pixels(self, row: Mapping[str, Any], root: Path) -> tuple[FloatArray, tuple[int, int]]:
         """The image at `size` x `size`, and its original height and width."""
-        image = read_image(row[self.column], root, self.channels)
-        height, width = image.shape[1:]
-        if (height, width) == (self.size, self.size):
-            return image, (height, width)
+        image, original = read_sized_image(row[self.column], root, self.channels)
+        if image.shape[1:] == (self.size, self.size):
+            return image, original
         import torch
         from torchvision.transforms.v2.functional import resize
 
         resized = resize(torch.from_numpy(image), [self.size, self.size], antialias=True)
-        return resized.numpy(), (height, width)
+        return resized.numpy(), original

@@ -80,11 +80,13 @@ def _tokenize(
                 if on_error == "error":
                     advice = "(Rows count from 0.) Pass on_error='missing' or 'skip' to go on without it."
                     raise type(error)(f"row {sample.id}, column {column!r}: {error} {advice}") from error
-                failed.append(Incident(sample.id, column, str(error), "skipped" if on_error == "skip" else "missing"))
+                action = "skipped" if on_error == "skip" else "missing"
+                failed.append(Incident(sample.id, column, str(error), action, getattr(error, "file", "")))
                 del row[column]
             made = modality.tokens(row, root) if row else None
         if made is not None and len(made):
             tokens[name] = made
+            failed += [Incident(sample.id, ", ".join(row), made.cut, "cut")] if made.cut else []
     return tokens, failed
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphfusion.data.table import as_number
+from graphfusion.data.cell import as_number
 from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span
@@ -91,10 +91,12 @@ class TabularModality:
 
 
 def category(cell: Any) -> str:
-    """The name of a category, the same for a value however it was read: `1`, `1.0` and `"1"`; `True` and `"true"`."""
+    """The name of a category, the same for a value however it was read: `1`, `1.0` and `"1"`; `True` and `"true"`. Lone
+    surrogates become `?`, as in a text.
+    """
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    text = str(cell).strip()
+    text = str(cell).strip().encode("utf-8", "replace").decode()
     return text.lower() if text.lower() in ("true", "false") else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,9 @@ from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+LONGEST = 1000
+"""Letters of the longest word that a vocabulary learns from; longer ones are cut, for learning alone."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class TextModality:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        texts = readable(rows, self.column, lambda row: _clean(row[self.column]))
+        texts = readable(rows, self.column, lambda row: _cut_words(_clean(row[self.column])))
         tokenizer.train_from_iterator(texts, trainer)
         return replace(self, vocabulary=tokenizer.to_str())
 
@@ -74,11 +78,16 @@ class TextModality:
             return Tokens.empty(self.node_type)
         encoding = self._tokenizer.encode(text)
         spans = np.array(encoding.offsets, np.float64).reshape(-1, 2)
+        more = sum(len(part) for part in encoding.overflowing)
+        cut = (
+            f"{len(spans) + more:,} tokens, of which the first max_tokens={self.max_tokens:,} are read" if more else ""
+        )
         return Tokens(
             np.array(encoding.ids, np.int64),
             sequence(len(spans)),
             spans,
             {"entity": _words(text, encoding.word_ids, spans)},
+            cut,
         )
 
     def augment(self, tokens: Tokens, strength: float, rng: np.random.Generator) -> Tokens:
@@ -88,6 +97,11 @@ class TextModality:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
         return str(self._tokenizer.decode(list(ids)))
+
+
+def _cut_words(text: str) -> str:
+    """A text without words of more than `LONGEST` letters: the time to learn from one grows with the square of its length."""
+    return re.sub(rf"\S{{{LONGEST}}}", r"\g<0> ", text)
 
 
 def _clean(value: Any) -> str:

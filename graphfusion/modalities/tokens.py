@@ -52,7 +52,7 @@ class Tokens:
 
     `values` (n, …); `position` (n, P) integers, the place in the sequence or grid; `span` (n, S) float64, the place in
     the raw input (characters, seconds or pixels); `attributes`: further arrays of length n that relations ask for by
-    name (`speaker`, `entity`).
+    name (`speaker`, `entity`); `cut`: what of the raw input is not in them, in words.
 
     Raises:
         GraphError: the arrays differ in length, or a value is NaN or infinite.
@@ -62,6 +62,7 @@ class Tokens:
     position: NDArray[np.int64]
     span: NDArray[np.float64]
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    cut: str = ""
 
     def __post_init__(self) -> None:
         lengths = {"values": len(self.values), "position": len(self.position), "span": len(self.span)}

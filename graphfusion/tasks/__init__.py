@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from graphfusion.errors import SchemaError
+from graphfusion.errors import SchemaError, unknown_name
 from graphfusion.fusion import FusedGraph
 from graphfusion.modalities.tabular import scale_of
 from graphfusion.schema import Class, MultiLabel, Target
 from graphfusion.tasks.classification import UNKNOWN, ClassificationTask
-from graphfusion.tasks.multi_label import MultiLabelTask, split_labels
+from graphfusion.tasks.labels import plain_label, sorted_classes, split_labels, warn_of_odd_classes
+from graphfusion.tasks.multi_label import MultiLabelTask
 from graphfusion.tasks.prediction import Prediction
 from graphfusion.tasks.regression import RegressionTask, to_number
 
@@ -32,8 +34,11 @@ class Task(Protocol):
     def forward(self, fused: FusedGraph) -> Tensor:
         """Logits."""
 
+    def known(self, target: Tensor) -> Tensor:
+        """(B,) whether a sample takes part in the loss."""
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar over the samples whose target is known."""
+        """Mean over the samples whose target is known; 0 if there is none."""
 
     def predict(self, logits: Tensor) -> Prediction:
         """Logits → prediction."""
@@ -50,32 +55,55 @@ class TargetScale:
     deviation: float
 
 
-def learn_target(name: str, spec: Target, cells: Sequence[Any]) -> tuple[Target, TargetScale | None]:
+def learn_target(
+    name: str, spec: Target, cells: Sequence[Any], numbers: Sequence[int] = ()
+) -> tuple[Target, TargetScale | None]:
     """The specification completed from the training rows: classes for class targets, the scale of a number.
 
+    `numbers` are those of the rows in their table, for messages; empty means 0, 1, 2 …
+
     Raises:
-        SchemaError: no row has the target, or classes are of kinds that do not compare.
+        SchemaError: no row has the target, a cell can be no label or number, is none of the declared classes, or the classes
+            are of several kinds.
     """
-    known = [c for c in cells if c is not None]
+    known = {i: c for i, c in zip(numbers or range(len(cells)), cells, strict=True) if c is not None}
     if not known:
         raise SchemaError(f"target {name!r}: no training row has a value.")
     if isinstance(spec, Class):
-        return (spec if spec.classes else replace(spec, classes=_sorted(set(known), name))), None
-    if isinstance(spec, MultiLabel):
-        labels = {label for cell in known for label in split_labels(cell, spec.separator)}
-        return (spec if spec.classes else replace(spec, classes=_sorted(labels, name))), None
-    values = np.array([to_number(c, name) for c in known])
-    return spec, TargetScale(*scale_of(values))
+        labels = _each(known, lambda cell: [plain_label(cell, name)])
+    elif isinstance(spec, MultiLabel):
+        labels = _each(known, lambda cell: split_labels(cell, spec.separator, name))
+    else:
+        values = _each(known, lambda cell: [to_number(cell, name)])
+        return spec, TargetScale(*scale_of(np.array([value for _, value in values])))
+    if spec.classes:
+        _check_declared(name, spec.classes, labels)
+        return spec, None
+    classes = sorted_classes((label for _, label in labels), name)
+    warn_of_odd_classes(name, Counter(label for _, label in labels))
+    return replace(spec, classes=classes), None
 
 
-def _sorted(classes: set[Any], name: str) -> tuple[Any, ...]:
-    try:
-        return tuple(sorted(classes))
-    except TypeError:
-        kinds = sorted({type(c).__name__ for c in classes})
-        raise SchemaError(
-            f"target {name!r}: classes are of mixed kinds ({', '.join(kinds)}); make them one kind."
-        ) from None
+def _each(cells: Mapping[int, Any], read: Callable[[Any], list[Any]]) -> list[tuple[int, Any]]:
+    """(row, label) of all labels; an error names its row."""
+    found = []
+    for row, cell in cells.items():
+        try:
+            found += [(row, label) for label in read(cell)]
+        except SchemaError as error:
+            raise SchemaError(f"row {row}: {error}") from error
+    return found
+
+
+def _check_declared(name: str, classes: Sequence[Any], labels: Sequence[tuple[int, Any]]) -> None:
+    known = set(classes)
+    if len(known) < len(classes):
+        raise SchemaError(f"target {name!r}: a class is declared twice: {', '.join(map(repr, classes))}.")
+    for row, label in labels:
+        if label not in known:
+            raise SchemaError(
+                f"row {row}: target {name!r}: {unknown_name('class', label, map(str, classes))} Declare it in the schema too."
+            )
 
 
 def make_task(name: str, spec: Target, scale: TargetScale | None, dim: int, label_smoothing: float = 0.0) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphfusion.errors import SchemaError, unknown_name
 from graphfusion.fusion import FusedGraph
 from graphfusion.tasks.head import head
+from graphfusion.tasks.labels import plain_label
 from graphfusion.tasks.prediction import Prediction
 
 UNKNOWN = -1
@@ -40,27 +41,36 @@ class ClassificationTask(nn.Module):
 
     def encode(self, labels: Sequence[Any]) -> Tensor:
         """(B,) int64 index of each label, `UNKNOWN` where it is None; SchemaError for a label of no class."""
-        for label in labels:
-            if label is not None and label not in self.index:
-                raise SchemaError(
-                    f"target {self.name!r}: {unknown_name('class', label, map(str, self.classes))} The model was fitted "
-                    "without it: add rows of it to the training table, or declare the classes in the schema."
-                )
-        return torch.tensor([UNKNOWN if label is None else self.index[label] for label in labels], dtype=torch.int64)
+        return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
 
     def encode_unseen(self, labels: Sequence[Any]) -> Tensor:
         """The same, with `UNSEEN` for a label of no class."""
-        known = {None: UNKNOWN, **self.index}
-        return torch.tensor([known.get(label, UNSEEN) for label in labels], dtype=torch.int64)
+        return torch.tensor([self._index(label, UNSEEN) for label in labels], dtype=torch.int64)
+
+    def _index(self, label: Any, unseen: int | None = None) -> int:
+        """Number of a label's class, `unseen` if it has none; SchemaError if that is None or it can be no label."""
+        if label is None:
+            return UNKNOWN
+        found = self.index.get(plain_label(label, self.name), unseen)
+        if found is None:
+            raise SchemaError(
+                f"target {self.name!r}: {unknown_name('class', label, map(str, self.classes))} The model was fitted without "
+                "it: add rows of it to the training table, or declare the classes in the schema."
+            )
+        return found
 
     def forward(self, fused: FusedGraph) -> Tensor:
         """Logits (B, classes)."""
         logits: Tensor = self.head(fused.unified)
         return logits
 
+    def known(self, target: Tensor) -> Tensor:
+        """(B,) whether a sample has a label to learn from."""
+        return target >= 0
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over the samples whose label is known; 0 if there is none."""
-        known = target >= 0
+        known = self.known(target)
         if not known.any():
             return logits.sum() * 0.0
         return nn.functional.cross_entropy(logits[known], target[known], label_smoothing=self.label_smoothing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphfusion.errors import SchemaError, unknown_name
 from graphfusion.fusion import FusedGraph
 from graphfusion.tasks.head import head
+from graphfusion.tasks.labels import split_labels
 from graphfusion.tasks.prediction import Prediction
 
 
@@ -31,12 +32,14 @@ class MultiLabelTask(nn.Module):
         self.head = head(dim, len(self.classes))
 
     def encode(self, labels: Sequence[Any]) -> Tensor:
-        """(B, classes) of 0 and 1, NaN where the cell is None (unknown, which is not the same as no label)."""
+        """(B, classes) of 0 and 1, NaN where the cell is None (unknown, which is not the same as no label);
+        SchemaError for one that holds what is none of the classes.
+        """
         target = torch.zeros(len(labels), len(self.classes))
         for row, cell in enumerate(labels):
             if cell is None:
                 target[row] = torch.nan
-            for label in split_labels(cell, self.separator):
+            for label in split_labels(cell, self.separator, self.name):
                 if label not in self.index:
                     raise SchemaError(f"target {self.name!r}: {unknown_name('label', label, map(str, self.classes))}")
                 target[row, self.index[label]] = 1.0
@@ -47,9 +50,13 @@ class MultiLabelTask(nn.Module):
         logits: Tensor = self.head(fused.unified)
         return logits
 
+    def known(self, target: Tensor) -> Tensor:
+        """(B,) whether a sample's labels are known."""
+        return ~target.isnan().any(dim=1)
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean binary cross-entropy over the samples whose labels are known; 0 if there is none."""
-        known = ~target.isnan().any(dim=1)
+        known = self.known(target)
         if not known.any():
             return logits.sum() * 0.0
         return nn.functional.binary_cross_entropy_with_logits(logits[known], target[known])
@@ -65,7 +72,7 @@ class MultiLabelTask(nn.Module):
         """micro_f1, macro_f1, exact (share of samples with all labels right), and per_class: label → f1, count."""
         from sklearn.metrics import f1_score
 
-        known = ~target.isnan().any(dim=1)
+        known = self.known(target)
         truth, guess = target[known].int().numpy(), (logits[known] >= 0).int().numpy()
         if not len(truth):
             return {}
@@ -79,14 +86,3 @@ class MultiLabelTask(nn.Module):
                 for c, f, n in zip(self.classes, each, truth.sum(axis=0), strict=True)
             },
         }
-
-
-def split_labels(cell: Any, separator: str) -> list[Any]:
-    """The labels of a cell: a list of them, or one text with separators; none for None or a blank text."""
-    if cell is None:
-        return []
-    if isinstance(cell, str):
-        return [part.strip() for part in cell.split(separator) if part.strip()]
-    if isinstance(cell, Sequence | Set) or hasattr(cell, "tolist"):
-        return list(cell.tolist() if hasattr(cell, "tolist") else cell)
-    return [cell]

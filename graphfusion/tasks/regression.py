@@ -35,9 +35,13 @@ class RegressionTask(nn.Module):
         value: Tensor = self.head(fused.unified)[:, 0]
         return value
 
+    def known(self, target: Tensor) -> Tensor:
+        """(B,) whether a sample has a value."""
+        return ~target.isnan()
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean squared error in standard units over the samples whose value is known; 0 if there is none."""
-        known = ~target.isnan()
+        known = self.known(target)
         if not known.any():
             return logits.sum() * 0.0
         standard = ((target[known] - self.mean) / self.deviation).to(logits.dtype)
@@ -51,7 +55,7 @@ class RegressionTask(nn.Module):
         """r2, mae and rmse, the last two in the target's own units."""
         from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-        known = ~target.isnan()
+        known = self.known(target)
         truth = target[known].double().numpy()
         guess = (logits[known].double() * self.deviation + self.mean).numpy()
         if not len(truth):
@@ -71,6 +75,6 @@ def to_number(cell: Any, name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise SchemaError(
-            f"target {name!r}: expected a finite number, got {cell!r}; leave the cell empty if it is unknown."
+            f"target {name!r}: expected a finite number, got {str(cell)[:40]!r}; leave the cell empty if it is unknown."
         )
     return value

@@ -1,17 +1,10 @@
 """The loop, its rows and optimisers, checkpoints as verified folders."""
 
-from graphfusion.training.loop import (
-    DEVICES,
-    PRECISIONS,
-    Fit,
-    FitState,
-    predict_logits,
-    run_fit,
-    score_logits,
-    start_fit,
-)
+from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, start_fit
+from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
+from graphfusion.training.scoring import predict_logits, score_logits
 
 __all__ = [
     "DEVICES",
@@ -22,6 +15,7 @@ __all__ = [
     "Fit",
     "FitState",
     "Noise",
+    "Surroundings",
     "predict_logits",
     "run_fit",
     "score_logits",

@@ -1,192 +1,181 @@
-"""A fit: epochs of steps, validation, early stopping, best weights."""
+"""A fit: epochs of steps, validation, early stopping, best weights; stopped anywhere, it goes on from there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from graphfusion.config import TrainingConfig
-from graphfusion.data import counted_seed
-from graphfusion.errors import ConfigError, TrainingError
+from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch
-from graphfusion.model import FusionModel
-from graphfusion.training.optimizer import make_optimizer, set_rate, warmup_cosine
+from graphfusion.training.diagnosis import check_weights
+from graphfusion.training.fit import Fit, FitState
+from graphfusion.training.interruption import Interruption, leave
+from graphfusion.training.optimizer import warmup_cosine
 from graphfusion.training.progress import FitProgress, MetricsLog
-from graphfusion.training.rows import Batches
+from graphfusion.training.rows import IDLE, Batches, Failure, Parts
+from graphfusion.training.scoring import predict_logits, score_logits
+from graphfusion.training.step import out_of_memory, take_step
 
-PRECISIONS = ("no", "fp16", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass
-class FitState:
-    """Where a fit stands after an epoch: all that a later process needs to go on to the same bits, beside the rows.
-
-    `score` is (selection score, −validation loss) of `best_epoch`, whose weights are `best_weights`.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int = 0
-    score: tuple[float, float] = (-float("inf"), -float("inf"))
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str = ""
+MAX_HALVINGS = 4
+TIME_IS_UP = "time limit"
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The objects of one fit, made by `start_fit`."""
+class Surroundings:
+    """What a fit tells of itself: its log, its progress, `save` for a checkpoint (None: it writes nothing); and `skip`:
+    whether a row that no batch can be made of is left out, not an error.
+    """
 
-    model: FusionModel
-    step_module: nn.Module
-    optimizer: Optimizer
-    accelerator: Accelerator
-    config: TrainingConfig
-    seed: int
-    deadline: float
-
-
-class _Loss(nn.Module):
-    """The loss as a forward pass, so that accelerate can wrap it."""
-
-    def __init__(self, model: FusionModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: GraphBatch) -> Tensor:
-        return self.model.loss(batch)
+    log: MetricsLog
+    progress: FitProgress
+    save: Callable[[FitState], None] | None = None
+    skip: bool = False
 
 
-def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: float = float("inf")) -> Fit:
-    """Put model and optimiser on the device with accelerate: a GPU of CUDA, or the CPU. `deadline` is on the clock of
-    `time.monotonic`.
+def run_fit(fit: Fit, train: Batches, valid: Batches | None, state: FitState, around: Surroundings) -> FitState:
+    """Train from `state` to the end. The model ends with its best weights; without validation rows those of the last epoch.
+
+    A checkpoint is written after each epoch, every `save_every` seconds, when the time limit cuts an epoch (which is then
+    validated once more), and on SIGINT, SIGTERM and SIGUSR1.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
-    AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
-    accelerator = Accelerator(
-        mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()
-    )
-    optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
-    step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
-    return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)
-
-
-def run_fit(
-    fit: Fit,
-    train: Batches,
-    valid: Batches | None,
-    state: FitState,
-    log: MetricsLog,
-    progress: FitProgress,
-    save: Callable[[FitState], None],
-) -> FitState:
-    """Train from `state` to the end; `save` is called after each epoch. The model ends with its best weights.
-
-    An epoch that the time limit cuts is validated but not saved. Without validation rows the last epoch is the best.
+        TrainingError: a loss, gradient or weight is not finite, a row makes no batch, or memory does not do.
+        KeyboardInterrupt, SystemExit: a signal came; the checkpoint is written.
     """
     config = fit.config
-    steps = sum(_groups(len(train.plan(fit.seed, e)), config.accumulate) for e in range(config.epochs))
     checks = [b.to(fit.accelerator.device) for b in valid.in_order()] if valid else []
-    while state.epoch < config.epochs and not state.stopped:
-        began = time.monotonic()
-        loss = _train_epoch(fit, train, state, steps, progress)
-        cut = bool(state.stopped)  # by the time limit: a resumed fit goes on from the last whole epoch
-        entry = {"epoch": state.epoch + 1, "train_loss": loss, **_validate(fit, checks)}
-        state.epoch += 1
-        state.history.append(entry)
-        _keep_best(fit, state, entry)
-        _decide(fit, state)
-        log.write(state.history)
-        progress.say(_line(state, entry, time.monotonic() - began, config.epochs))
-        if not cut:
-            save(state)
-    progress.say(f"stopped: {state.stopped or f'all {config.epochs} epochs done'}; best epoch {state.best_epoch}")
+    with Interruption(active=around.save is not None) as interruption:
+        epochs = _Epochs(fit, train, state, around, interruption)
+        while state.epoch < config.epochs and not state.stopped:
+            began = time.monotonic()
+            epochs.train()
+            entry = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / max(1, state.batch)}
+            _end_epoch(fit, state, entry | _validate(fit, checks), around)
+            around.progress.say(_line(state, state.history[-1], time.monotonic() - began, config.epochs))
+            if state.stopped != TIME_IS_UP:
+                epochs.save()
+    around.progress.say(
+        f"stopped: {_why(state, config.time_limit) or f'all {config.epochs} epochs done'}; best epoch {state.best_epoch}"
+    )
     fit.model.load_state_dict(state.best_weights)
     return state
 
 
-def _groups(batches: int, accumulate: int) -> int:
-    return -(-batches // accumulate)
+def _why(state: FitState, limit: float) -> str:
+    return f"{TIME_IS_UP} of {limit:g} s" if state.stopped == TIME_IS_UP else state.stopped
 
 
-def _train_epoch(fit: Fit, train: Batches, state: FitState, steps: int, progress: FitProgress) -> float:
-    """One pass over the training rows; mean loss over its batches."""
-    fit.step_module.train()
-    config, total, seen = fit.config, 0.0, 0
-    count = len(train.plan(fit.seed, state.epoch))
-    loader = train.epoch(fit.seed, state.epoch, config.workers)
-    for i, batch in enumerate(progress.steps(state.epoch + 1, loader, count)):
-        first, last = i % config.accumulate == 0, (i + 1) % config.accumulate == 0 or i + 1 == count
-        if first:
-            fit.optimizer.zero_grad()
-            set_rate(fit.optimizer, config.lr * warmup_cosine(state.step, steps, config.warmup))
-        torch.manual_seed(counted_seed(fit.seed, "dropout", state.epoch, i))
-        share = min(config.accumulate, count - i + i % config.accumulate)
-        total += _backward(fit, batch, share)
-        seen += 1
-        if last:
-            if config.clip:
-                fit.accelerator.clip_grad_norm_(fit.step_module.parameters(), config.clip)
-            fit.optimizer.step()
-            state.step += 1
-        if time.monotonic() > fit.deadline:
-            state.stopped = f"time limit of {config.time_limit:g} s"
-            break
-    return total / max(seen, 1)
+class _Epochs:
+    """The steps of a fit from where its state is, and its checkpoints."""
 
+    def __init__(
+        self, fit: Fit, train: Batches, state: FitState, around: Surroundings, interruption: Interruption
+    ) -> None:
+        self.fit, self.rows, self.state, self.around, self.interruption = fit, train, state, around, interruption
+        counts = [len(train.plan(fit.seed, epoch)) for epoch in range(fit.config.epochs)]
+        self.counts = counts
+        self.steps = sum(-(-count // fit.config.accumulate) for count in counts)
+        self.saved = time.monotonic()
 
-def _backward(fit: Fit, batch: GraphBatch, share: int) -> float:
-    """Add the gradients of one of `share` batches of a step; its loss."""
-    batch = batch.to(fit.accelerator.device, non_blocking=True)
-    with fit.accelerator.autocast():
-        loss = fit.step_module(batch)
-    value = float(loss.detach())
-    if value != value or value in (float("inf"), -float("inf")):
-        raise TrainingError(
-            f"the loss is {value} in a batch of rows {batch.ids.tolist()[:8]}…: look for extreme values there, "
-            f"or lower lr (now {fit.config.lr:g})."
+    def train(self) -> None:
+        """To the end of the epoch, or to where the time limit cuts it."""
+        self.fit.step_module.train()
+        while self.state.batch < self.counts[self.state.epoch] and not self.state.stopped:
+            try:
+                failure = self._go_on()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                failure = None
+                self._halve(error)
+            if failure:
+                self._leave_out(failure)
+
+    def _go_on(self) -> Failure | None:
+        """Steps until the epoch or the time ends, or a row makes no batch."""
+        fit, state, config = self.fit, self.state, self.fit.config
+        count = self.counts[state.epoch]
+        out, parts = [row for row, _ in state.left_out], 2**state.halvings
+        loader = self.rows.epoch(fit.seed, state.epoch, config.workers, state.batch, parts, out, config.worker_timeout)
+        group: list[Parts] = []
+        for batch in self.around.progress.steps(state.epoch + 1, loader, count - state.batch):
+            if isinstance(batch, Failure):
+                return batch
+            group.append(batch)
+            if len(group) == min(config.accumulate, count - state.batch):
+                self._step(group)
+                group = []
+                if state.stopped:
+                    break
+        return None
+
+    def _step(self, group: list[Parts]) -> None:
+        fit, state = self.fit, self.state
+        rate = fit.config.lr * warmup_cosine(state.step, self.steps, fit.config.warmup)
+        state.loss_sum += take_step(
+            fit, group, rate, state.epoch, state.batch, lambda row: self.rows.alone(fit.seed, state.epoch, row)
         )
-    fit.accelerator.backward(loss / share)
-    return value
+        state.batch += len(group)
+        state.step += 1
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """After a step: what a signal, the clock or the time limit ask for."""
+        if self.interruption.asked or time.monotonic() - self.saved > self.fit.config.save_every:
+            self.save()
+        if time.monotonic() > self.fit.deadline:
+            self.save()
+            self.state.stopped = TIME_IS_UP
+
+    def save(self) -> None:
+        """A checkpoint; then the end, if a signal asked for it."""
+        if self.around.save is not None:
+            self.around.save(self.state)
+        self.saved = time.monotonic()
+        if self.interruption.stops:
+            self.around.progress.say(f"{self.interruption.asked}: saved; resume='auto' goes on from here")
+            leave(self.interruption.asked)
+        self.interruption.asked = ""
+
+    def _halve(self, error: Exception) -> None:
+        """From now on batches come in twice as many parts; the step that failed is taken again."""
+        state = self.state
+        if state.halvings == MAX_HALVINGS:
+            raise TrainingError(
+                f"memory is short even with batches in {2**MAX_HALVINGS} parts ({error}); lower batch_size, max_nodes or dim."
+            ) from error
+        state.halvings += 1
+        self.fit.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.around.progress.say(
+            f"memory is short: from step {state.step} on batches come in {2**state.halvings} parts"
+        )
+
+    def _leave_out(self, failure: Failure) -> None:
+        if self.interruption.stops:  # the signal reached the workers too
+            self.save()
+        if not self.around.skip or failure.row == IDLE:
+            where = f"row {failure.row}" if failure.row != IDLE else "no row can be named"
+            raise TrainingError(f"{where}: {failure.reason}. Pass on_error='skip' to go on without such rows.")
+        self.state.left_out.append((failure.row, failure.reason))
+        self.around.progress.say(f"row {failure.row} is left out: {failure.reason}")
 
 
-def predict_logits(model: FusionModel, batches: Iterable[GraphBatch]) -> dict[str, Tensor]:
-    """Target → logits of all samples in order, on the CPU."""
-    model.eval()
-    parts: dict[str, list[Tensor]] = {name: [] for name in model.tasks.names}
-    with torch.no_grad():
-        for batch in batches:
-            for name, logits in model.logits(batch).items():
-                parts[name].append(logits.float().cpu())
-    return {name: torch.cat(p) for name, p in parts.items()}
-
-
-def score_logits(model: FusionModel, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Metrics of each target (`name/metric` when there are several), `loss`, and `score`: the mean of the primary ones."""
-    found: dict[str, Any] = {"loss": 0.0}
-    primary = []
-    for name, task in model.tasks.items():
-        metrics = task.metrics(logits[name], targets[name])  # type: ignore[operator]
-        prefix = f"{name}/" if len(model.tasks.names) > 1 else ""
-        found |= {prefix + key: value for key, value in metrics.items()}
-        found["loss"] += float(task.loss(logits[name], targets[name]))  # type: ignore[operator]
-        if task.primary in metrics:  # type: ignore[operator]
-            primary.append(metrics[task.primary])  # type: ignore[index]
-    found["score"] = sum(primary) / len(primary) if primary else float("nan")
-    return found
+def _end_epoch(fit: Fit, state: FitState, entry: dict[str, Any], around: Surroundings) -> None:
+    """Note an epoch, keep its weights if they are the best, and stop if there is no use in going on."""
+    check_weights(fit.model, f"after epoch {state.epoch + 1}")
+    state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+    state.history.append(entry)
+    _keep_best(fit, state, entry)
+    waited = state.epoch - state.best_epoch
+    if not state.stopped and waited >= fit.config.patience and state.epoch < fit.config.epochs:
+        state.stopped = f"no better validation score for {waited} epochs"
+    around.log.write(state.history)
 
 
 def _validate(fit: Fit, batches: list[GraphBatch]) -> dict[str, Any]:
@@ -206,12 +195,6 @@ def _keep_best(fit: Fit, state: FitState, entry: Mapping[str, Any]) -> None:
     if score > state.score:
         state.score, state.best_epoch = score, state.epoch
         state.best_weights = {name: t.detach().cpu().clone() for name, t in fit.model.state_dict().items()}
-
-
-def _decide(fit: Fit, state: FitState) -> None:
-    waited = state.epoch - state.best_epoch
-    if not state.stopped and waited >= fit.config.patience and state.epoch < fit.config.epochs:
-        state.stopped = f"no better validation score for {waited} epochs"
 
 
 def _line(state: FitState, entry: Mapping[str, Any], seconds: float, epochs: int) -> str:

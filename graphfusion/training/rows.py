@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import multiprocessing
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +15,9 @@ from graphfusion.data import Budget, counted_rng, pack, shuffled
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.modalities import Modality, TokenizedSample
 from graphfusion.tasks import Task
+from graphfusion.training.interruption import ignore_in_worker
+
+IDLE = -1
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Noise:
     strength: float = 0.0
 
 
-class NoisyRows(Dataset[TokenizedSample]):
+class NoisyRows:
     """The rows of one epoch with noise that depends on (seed, epoch, row) alone."""
 
     def __init__(self, rows: Sequence[TokenizedSample], noise: Noise, seed: int, epoch: int) -> None:
@@ -72,6 +77,70 @@ class NoisyRows(Dataset[TokenizedSample]):
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A row that cannot be made into a part of a batch: its number and why."""
+
+    row: int
+    reason: str
+
+
+Parts = list[GraphBatch]
+"""A batch, as one `GraphBatch` or cut into several where memory is short; none if all its rows are left out."""
+
+
+class BatchMaker(Dataset["Parts | Failure"]):
+    """Numbers of rows → the batch of these rows, in `parts`. In a worker it says which row it is at."""
+
+    def __init__(self, rows: NoisyRows, collate: Collate, parts: int, workers: int) -> None:
+        self.rows, self.collate, self.parts = rows, collate, parts
+        self.at = torch.full((max(1, workers), 2), IDLE).share_memory_()  # type: ignore[no-untyped-call]
+        """(workers, 2): process and row, for the parent to read when a worker is gone."""
+
+    def __getitem__(self, numbers: Sequence[int]) -> Parts | Failure:
+        made: list[TokenizedSample] = []
+        for number in numbers:
+            row = self.rows.rows[number].id
+            self._say(row)
+            try:
+                made.append(self.rows[number])
+            except Exception as error:  # of a modality that may be the user's own
+                return Failure(row, f"{type(error).__name__}: {error}")
+        batch = self._collated(made)
+        self._say(IDLE)
+        return batch
+
+    def _collated(self, rows: Sequence[TokenizedSample]) -> Parts | Failure:
+        size = max(1, -(-len(rows) // self.parts))
+        try:
+            return [self.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+        except Exception as error:
+            return Failure(self._guilty(rows), f"{type(error).__name__}: {error}")
+
+    def _guilty(self, rows: Sequence[TokenizedSample]) -> int:
+        """The first row that makes no batch even alone; else the first one."""
+        for row in rows:
+            try:
+                self.collate([row])
+            except Exception:
+                return row.id
+        return rows[0].id
+
+    def _say(self, row: int) -> None:
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            self.at[worker.id] = torch.tensor([os.getpid(), row])
+
+    def lost(self, error: RuntimeError) -> Failure:
+        """The failure that an error of the loader stands for: the row that a dead or hanging worker was at."""
+        alive = {process.pid for process in multiprocessing.active_children()}
+        busy = [(pid, row) for pid, row in self.at.tolist() if row != IDLE]
+        dead = [row for pid, row in busy if pid not in alive]
+        rows = dead or [row for _, row in busy]
+        what = "died" if dead else "gives nothing"
+        return Failure(rows[0] if rows else IDLE, f"a worker of the loader {what} at this row ({error})")
+
+
+@dataclass(frozen=True)
 class Batches:
     """The rows of a fit with the size of each, so that batches can be packed under a budget."""
 
@@ -94,15 +163,52 @@ class Batches:
         """Row numbers of each training batch of an epoch."""
         return pack(shuffled(len(self.rows), seed, epoch), self.nodes, self.edges, self.budget)
 
-    def epoch(self, seed: int, epoch: int, workers: int) -> DataLoader[GraphBatch]:
-        """Training batches of an epoch; any number of workers gives the same ones."""
-        rows: Any = NoisyRows(self.rows, self.noise, seed, epoch)
-        pin = torch.cuda.is_available()
-        return DataLoader(
-            rows, batch_sampler=self.plan(seed, epoch), collate_fn=self.collate, num_workers=workers, pin_memory=pin
+    def epoch(
+        self,
+        seed: int,
+        epoch: int,
+        workers: int = 0,
+        first: int = 0,
+        parts: int = 1,
+        left_out: Collection[int] = (),
+        timeout: float = 0.0,
+    ) -> Iterator[Parts | Failure]:
+        """Training batches of an epoch from the batch `first` on, each in `parts`; any number of workers gives the same
+        ones. Rows of the numbers `left_out` are not in them. A worker that dies, or is silent for `timeout` seconds, is a
+        `Failure`, after which nothing comes.
+        """
+        maker = BatchMaker(NoisyRows(self.rows, self.noise, seed, epoch), self.collate, parts, workers)
+        plan = [[i for i in b if self.rows[i].id not in left_out] for b in self.plan(seed, epoch)[first:]]
+        loader: DataLoader[Parts | Failure] = DataLoader(
+            maker,
+            sampler=plan,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            timeout=timeout if workers else 0.0,
+            worker_init_fn=ignore_in_worker,
         )
+        batches = iter(loader)
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # what torch raises for a worker that is gone
+                yield maker.lost(error)
+                return
+
+    def alone(self, seed: int, epoch: int, row: int) -> GraphBatch:
+        """The batch of one row (its number in the table) as it is in an epoch."""
+        number = next(i for i, r in enumerate(self.rows) if r.id == row)
+        return self.collate([NoisyRows(self.rows, self.noise, seed, epoch)[number]])
 
     def in_order(self) -> Iterator[GraphBatch]:
         """All rows, in order."""
         for batch in pack(range(len(self.rows)), self.nodes, self.edges, self.budget):
             yield self.collate([self.rows[i] for i in batch])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

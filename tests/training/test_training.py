@@ -96,10 +96,10 @@ def test_workers_change_nothing(workers: int) -> None:
     alone = list(batches.epoch(0, 3, workers=0))
     shared = list(batches.epoch(0, 3, workers=workers))
     assert len(alone) == len(shared) == 4
-    for a, b in zip(alone, shared, strict=True):
+    for (a,), (b,) in zip(alone, shared, strict=True):
         assert isinstance(b, GraphBatch)
         assert torch.equal(a.ids, b.ids)
         for name, store in a.nodes.items():
             assert torch.equal(store.values, b.nodes[name].values)
             assert torch.equal(store.ptr, b.nodes[name].ptr)
-    assert sorted(i for b in alone for i in b.ids.tolist()) == list(range(20))
+    assert sorted(i for (b,) in alone for i in b.ids.tolist()) == list(range(20))

@@ -1,0 +1,109 @@
+"""Answers out: columns of equal length as CSV, JSON lines or Parquet, to a file or to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from graphfusion.cli.parser import Parser
+from graphfusion.errors import TableError
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+def add_answer_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Where answers go; the group of these options."""
+    group = parser.add_argument_group("answers")
+    group.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"file that ends in {', '.join(WRITERS)}; without it, stdout"
+    )
+    group.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="of what goes to stdout")
+    return group
+
+
+def format_of(options: argparse.Namespace) -> str:
+    """Ending of what is written.
+
+    Raises:
+        TableError: the file cannot be written to; so that this is known before the work.
+    """
+    if options.out is None:
+        return f".{options.format}"
+    out: Path = options.out
+    ending = out.suffix.lower()
+    if ending not in WRITERS:
+        raise TableError(
+            f"--out {out}: expected a file that ends in {', '.join(WRITERS)}, got {ending or 'no ending'}."
+        )
+    if not out.parent.is_dir():
+        raise TableError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise TableError(f"--out {out}: cannot be written there.")
+    return ending
+
+
+def write_answers(columns: Columns, options: argparse.Namespace) -> None:
+    """Write the columns beside the numbers of the rows (from 0); a file is there as a whole or not at all.
+
+    Raises:
+        TableError: the file cannot be written.
+    """
+    count = len(next(iter(columns.values()), ()))
+    columns = {"row": range(count), **columns}
+    ending = format_of(options)
+    if options.out is None:
+        WRITERS[ending](columns, sys.stdout)
+        return
+    part = options.out.with_name(f".{options.out.name}.part")
+    try:
+        with part.open("wb") if ending == ".parquet" else part.open("w", encoding="utf-8", newline="") as file:
+            WRITERS[ending](columns, file)
+        part.replace(options.out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TableError(f"--out {options.out}: cannot be written: {error.strerror}.") from error
+
+
+def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
+    return zip(*columns.values(), strict=True)
+
+
+def _write_csv(columns: Columns, file: IO[Any]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in row] for row in _rows(columns))
+
+
+def _cell(value: Any) -> Any:
+    """Several labels as one text, in the form that a table is read with."""
+    return "|".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _write_json_lines(columns: Columns, file: IO[Any]) -> None:
+    for row in _rows(columns):
+        file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _write_parquet(columns: Columns, file: IO[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), file)
+
+
+WRITERS: dict[str, Callable[[Columns, IO[Any]], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_json_lines,
+    ".parquet": _write_parquet,
+}
+
+
+def plain_numbers(values: Any) -> list[float | None]:
+    """Numbers of a float array, None for NaN, in their shortest form: 0.3, not 0.30000001192092896."""
+    return [None if value != value else float(str(value)) for value in values]

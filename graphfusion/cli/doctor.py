@@ -1,0 +1,81 @@
+"""`graphfusion doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+from importlib import metadata
+
+from graphfusion.cli.parser import Parser
+
+SENTENCE = "What this machine can run, and what to do about what is missing."
+EXAMPLE = "graphfusion doctor"
+
+
+def add_options(parser: Parser) -> None:
+    """None."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it."""
+    print("\n".join([*machine(), *backends(), *packages()]))
+    return 0
+
+
+def machine() -> list[str]:
+    """Versions of graphfusion, Python and torch; processor."""
+    import torch
+
+    import graphfusion
+
+    return [
+        f"graphfusion {graphfusion.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
+        f"machine: {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads in use",
+    ]
+
+
+def backends() -> list[str]:
+    """Backends of the attention and devices, each with the reason why it cannot run."""
+    import torch
+
+    from graphfusion.ops.hetero_attention import backends, library
+
+    lines = []
+    for name, reason in backends().items():
+        width = f", {library.lanes()} floats a vector" if name == "cpu" and not reason else ""
+        lines.append(f"attention backend {name:<10} {f'cannot run: {reason}' if reason else f'ready{width}'}")
+    if not torch.cuda.is_available():
+        return [*lines, "CUDA device: none; everything runs on the CPU"]
+    return [
+        *lines,
+        f"CUDA device: {torch.cuda.get_device_name()}",
+        "on CUDA attention runs in plain PyTorch (reference); there are no kernels for it yet",
+    ]
+
+
+def packages() -> list[str]:
+    """Versions of the libraries that graphfusion uses, by what they are for; what is missing, and how to get it."""
+    needed: dict[str, list[str]] = {}
+    for line in metadata.requires("graphfusion") or ():
+        marker = re.search(r"extra == ['\"]([\w-]+)", line)
+        needed.setdefault(marker[1] if marker else "", []).append(re.split(r"[^\w.-]", line)[0])
+    lines = []
+    for extra, names in needed.items():
+        versions = {name: _version(name) for name in names}
+        there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        missing = ", ".join(name for name, version in versions.items() if not version)
+        what = f"extra {extra!r}" if extra else "libraries"
+        advice = f"pip install 'graphfusion[{extra}]'" if extra else "pip install graphfusion"
+        lines.append(f"{what}: {there or 'none'}" + (f"; missing: {missing} ({advice})" if missing else ""))
+    return lines
+
+
+def _version(name: str) -> str:
+    """Version of an installed package, empty if it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,79 @@
+"""Options: how they are explained, and those that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from graphfusion.errors import unknown_name
+
+POLICIES = ("error", "skip", "missing")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Text as it stands; the default of an option, where it has one, after its explanation."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.option_strings and action.default not in (None, False, [], argparse.SUPPRESS)
+        return (action.help or "") + (" (default: %(default)s)" if shown else "")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the nearest name for an unknown option."""
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Parsed arguments; SystemExit with 2 where they are wrong."""
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        options, rest = self.parse_known_args(given)
+        if rest:
+            self.refuse(rest[0], options.command)
+        return options
+
+    def refuse(self, argument: str, command: str) -> NoReturn:
+        """Say that an argument has no meaning for a command."""
+        assert self._subparsers is not None
+        choices: dict[str, Parser] = self._subparsers._group_actions[0].choices  # type: ignore[assignment]
+        known = [o for action in choices[command]._actions for o in action.option_strings if o.startswith("--")]
+        is_option = argument.startswith("-")
+        choices[command].error(unknown_name("option", argument.partition("=")[0], known) if is_option else
+                               f"{argument!r} is one argument too many; lists such as --set go last.")  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit code 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(commands: Any, name: str, sentence: str, example: str) -> Parser:
+    """A command that explains itself: one sentence, one example, then its options."""
+    parser: Parser = commands.add_parser(
+        name,
+        help=sentence,
+        description=f"{sentence}\n\nexample:\n  {example}",
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def add_model_and_table(parser: Parser) -> None:
+    """MODEL TABLE."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="folder that a fit wrote")
+    parser.add_argument("table", metavar="TABLE", help="rows: .csv, .jsonl or .parquet file")
+
+
+def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
+    """What to do about the rows."""
+    group = parser.add_argument_group("rows")
+    group.add_argument("--media-root", metavar="DIR", help="folder of the media files; without it, that of the table")
+    group.add_argument("--on-error", choices=POLICIES, default="error",
+                       help="for a cell that cannot be read: stop, leave out its row, or take it as missing")  # fmt: skip
+    if with_modalities:
+        group.add_argument("--without", nargs="+", default=[], metavar="NAME", help="modalities to withhold")
+
+
+def row_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those options as arguments of the methods of `FusionPredictor`."""
+    return {"without": tuple(options.without), "on_error": options.on_error, "media_root": options.media_root}

@@ -1,0 +1,85 @@
+"""What a fit works with, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from graphfusion.config import TrainingConfig
+from graphfusion.errors import ConfigError
+from graphfusion.graph_builder import GraphBatch
+from graphfusion.model import FusionModel
+from graphfusion.training.optimizer import make_optimizer
+
+PRECISIONS = ("no", "fp16", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class FitState:
+    """Where a fit stands between two steps: all that a later process needs to go on to the same bits, beside the rows.
+
+    `epoch` and `batch`: whole epochs, and batches of the next one, that are done; `step`: optimiser steps; `loss_sum`: over
+    those batches. `halvings`: how often batches were halved for want of memory; `left_out`: rows that no batch could be
+    made of, and why. `score` is (selection score, −validation loss) of `best_epoch`, whose weights are `best_weights`.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    halvings: int = 0
+    left_out: list[tuple[int, str]] = field(default_factory=list)
+    best_epoch: int = 0
+    score: tuple[float, float] = (-float("inf"), -float("inf"))
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The objects of one fit, made by `start_fit`."""
+
+    model: FusionModel
+    step_module: nn.Module
+    optimizer: Optimizer
+    accelerator: Accelerator
+    config: TrainingConfig
+    seed: int
+    deadline: float
+
+
+class _Loss(nn.Module):
+    """The loss as a forward pass, so that accelerate can wrap it."""
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: GraphBatch, shares: dict[str, float] | None = None) -> Tensor:
+        return self.model.loss(batch, shares)
+
+
+def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: float = float("inf")) -> Fit:
+    """Put model and optimiser on the device with accelerate: a GPU of CUDA, or the CPU. `deadline` is on the clock of
+    `time.monotonic`.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()
+    )
+    optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
+    step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
+    return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)

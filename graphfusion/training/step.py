@@ -1,0 +1,78 @@
+"""One optimiser step over one or several batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from graphfusion.data import counted_seed
+from graphfusion.graph_builder import GraphBatch
+from graphfusion.model import FusionModel
+from graphfusion.training.diagnosis import blame, check_gradients
+from graphfusion.training.fit import Fit
+from graphfusion.training.rows import Parts
+
+Alone = Callable[[int], GraphBatch]
+
+
+def take_step(fit: Fit, group: Sequence[Parts], rate: float, epoch: int, first: int, alone: Alone) -> float:
+    """Gradients of all batches of `group` (the batches `first`, `first + 1` … of `epoch`), then one step with learning rate
+    `rate`; the sum of their losses. The weights stay as they are if an error is raised.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite.
+    """
+    fit.optimizer.zero_grad()
+    for entry in fit.optimizer.param_groups:
+        entry["lr"] = rate
+    total = sum(_backward(fit, parts, len(group), (epoch, first + i), alone) for i, parts in enumerate(group) if parts)
+    if any(group):
+        rows = [row for parts in group for part in parts for row in part.ids.tolist()]
+        _clip(fit, rows)
+        fit.optimizer.step()
+    return total
+
+
+def _backward(fit: Fit, parts: Parts, batches: int, place: tuple[int, int], alone: Alone) -> float:
+    """Add the gradients of one batch of a step of `batches`; its loss."""
+    total = 0.0
+    for i, (part, shares) in enumerate(zip(parts, _shares(fit.model, parts), strict=True)):
+        torch.manual_seed(counted_seed(fit.seed, "dropout", *place, *((i,) if len(parts) > 1 else ())))
+        batch = part.to(fit.accelerator.device, non_blocking=True)
+        with fit.accelerator.autocast():
+            loss: Tensor = fit.step_module(batch, shares)
+        value = float(loss.detach())
+        if value != value or value in (float("inf"), -float("inf")):
+            raise blame(fit.model, part, alone, value)
+        fit.accelerator.backward(loss / batches)
+        total += value
+    return total
+
+
+def _shares(model: FusionModel, parts: Parts) -> list[dict[str, float] | None]:
+    """For each part of a batch: target → how much of the batch's known targets it holds; None for a whole batch."""
+    if len(parts) == 1:
+        return [None]
+    known = [
+        {name: int(task.known(part.targets[name]).sum()) for name, task in model.tasks.items()}  # type: ignore[operator]
+        for part in parts
+    ]
+    total = {name: max(1, sum(k[name] for k in known)) for name in model.tasks.names}
+    return [{name: count / total[name] for name, count in k.items()} for k in known]
+
+
+def _clip(fit: Fit, rows: Sequence[int]) -> None:
+    """Gradients scaled to a norm of at most `clip`, and looked at: with fp16 the scaler does that."""
+    norm = fit.accelerator.clip_grad_norm_(fit.step_module.parameters(), fit.config.clip or float("inf"))
+    if fit.config.precision != "fp16":
+        check_gradients(fit.model, 0.0 if norm is None else norm, rows)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short, on a GPU or a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

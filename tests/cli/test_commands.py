@@ -1,0 +1,243 @@
+"""The command line, used as a person or a pipe would."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import graphfusion as gf
+from graphfusion.cli import main
+from graphfusion.cli.main import COMMANDS, make_parser
+from graphfusion.ops.hetero_attention import library
+from graphfusion.schema import Tabular, Text
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run(command: str, folder: Path) -> int:
+    """A command whose words `model`, `new` and `train` are the paths of the fixture."""
+    paths = {"model": folder / "model", "new": folder / "new.csv", "train": folder / "train.csv"}
+    return main([str(paths.get(word, word)) for word in shlex.split(command)])
+
+
+def answers(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> gf.FusionPredictor:
+    return gf.FusionPredictor.load(folder / "model")
+
+
+def test_fit_does_what_file_and_command_line_say(model: gf.FusionPredictor) -> None:
+    assert model.targets == ("label",)
+    assert model.config.model.dim == 16
+    assert model.config.training.lr == 0.001
+    assert model.config.training.epochs == 1
+    assert model.schema.inputs == {"price": Tabular(), "title": Text()}
+
+
+def test_fit_speaks_on_stderr_and_resumes(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    command = (
+        f"fit train --target label --columns id=none price=category --set dim=8 heads=2 epochs=1 --out {tmp_path}/m"
+    )
+    assert run(f"{command} --valid none --seed 3 --preset accurate", folder) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "epoch   1/1" in said.err
+    assert f"saved: {tmp_path}/m" in said.err
+    fitted = gf.FusionPredictor.load(tmp_path / "m")
+    assert fitted.schema.inputs["price"] == Tabular("category")
+    assert fitted.config.seed == 3
+    assert fitted.config.model.layers == 3
+    assert run(f"{command} --valid none --seed 4 --preset accurate --resume auto", folder) == 2
+    assert "seed: 3 → 4" in capsys.readouterr().err
+
+
+def test_answers_line_up_with_the_rows(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
+    assert run("predict model new --on-error skip", folder) == 0
+    said = capsys.readouterr()
+    found = answers(said.out)
+    assert [row["row"] for row in found] == list("012345")
+    with pytest.warns(UserWarning, match="1 skipped"):
+        expected = model.predict(folder / "new.csv", on_error="skip")
+    assert [row["label"] or None for row in found] == expected
+    assert expected[2] is None
+    assert said.err.startswith("note: 6 rows seen = 5 ok + 1 skipped + 0 repaired")
+
+
+def test_probabilities(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
+    assert run("predict model new --on-error missing --proba --without title", folder) == 0
+    found = answers(capsys.readouterr().out)
+    with pytest.warns(UserWarning, match="repaired"):
+        expected = model.predict_proba(folder / "new.csv", on_error="missing", without="title")
+    np.testing.assert_allclose([[float(row["label=a"]), float(row["label=b"])] for row in found], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_the_same_answers_in_every_format(ending: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / f"a.{ending}"
+    assert run(f"predict model new --on-error skip --out {out}", folder) == 0
+    assert capsys.readouterr().out == ""
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+    found = gf.read_table(out)
+    run("predict model new --on-error skip --format jsonl", folder)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(found.column("label")) == [line["label"] for line in lines]
+    assert list(found.column("row")) == [line["row"] for line in lines] == [0, 1, 2, 3, 4, 5]
+
+
+def test_vectors(folder: Path, tmp_path: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
+    with pytest.warns(UserWarning, match="skipped"):
+        expected = model.embed(folder / "new.csv", on_error="skip")
+    assert run(f"embed model new --on-error skip --out {tmp_path}/v.parquet", folder) == 0
+    found = pq.read_table(tmp_path / "v.parquet")["embedding"].to_pylist()
+    assert found[2] is None
+    np.testing.assert_allclose([v for v in found if v], np.delete(expected, 2, 0), rtol=1e-6)
+    assert run("embed model new --on-error skip", folder) == 0
+    rows = answers(capsys.readouterr().out)
+    assert {rows[2][f"e{i}"] for i in range(16)} == {""}
+    np.testing.assert_allclose([float(rows[5][f"e{i}"]) for i in range(16)], expected[5], rtol=1e-6)
+
+
+def test_metrics_as_json_and_as_a_table(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
+    expected = model.evaluate(folder / "train.csv")
+    assert run("evaluate model train --json", folder) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert run("evaluate model train", folder) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accuracy", f"{expected['accuracy']:.4f}"] in lines
+    assert ["rows", "30"] in lines
+    assert ["per_class", "precision", "recall", "f1", "count"] in lines
+    assert [
+        "a",
+        *(f"{v:.4f}" for v in list(expected["per_class"]["a"].values())[:3]),
+        str(expected["per_class"]["a"]["count"]),
+    ] in lines
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("docter", "doctor"), ("", "COMMAND"), ("fit train --taget label --out x", "Did you mean '--target'?"),
+        ("fit train new --target label --out x", "new.csv' is one argument too many"), ("fit train --target label", "--out"),
+        ("predict model new --on-error ignore --out x.csv", "missing"), ("fit train --out x --set lr=1 --seed x", "--seed"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line_and_code_2(command: str, message: str, folder: Path, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(command, folder)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert "--help)" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("predict none new", "no saved folder"), ("predict model none.csv", "no such file"),
+        ("predict model new", "row 2, column 'price'"), ("predict model new --without titel --on-error skip", "'title'"),
+        ("evaluate model new --on-error skip --media-root /none", ""), ("fit train --target lable --out x", "'label'"),
+        ("fit train --target label --config run.yml --out x", "run.yml: no such file"), ("selftest --only X99", "unknown check"),
+        ("fit train --target label --out x --set epochs=NO", "command line: epochs"), ("predict model new --out /none/a.csv", "make it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_code_2_without_a_traceback(
+    command: str, message: str, folder: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = run(command, folder)
+    said = capsys.readouterr()
+    assert code == (2 if message else 0)
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert not message or (said.err.startswith("error: ") and not said.out)
+
+
+def test_an_answer_file_that_is_there_stays_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.csv"
+    out.write_text("before")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv, "writer", full)
+        assert run(f"predict model new --on-error skip --out {out}", folder) == 2
+    assert out.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError("disk"), 2)])
+def test_interruption_and_trouble_have_their_codes(
+    error: BaseException, code: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gf.FusionPredictor, "fit", stop)
+    assert run(f"fit train --target label --out {tmp_path}/x", folder) == code
+
+
+def test_a_signal_that_ended_a_fit_keeps_its_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gf.FusionPredictor, "fit", lambda *_, **__: sys.exit(143))
+    with pytest.raises(SystemExit) as stop:
+        run(f"fit train --target label --out {tmp_path}/x", folder)
+    assert stop.value.code == 143
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_sentence_and_an_example_that_parses(name: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert COMMANDS[name].SENTENCE in said
+    assert COMMANDS[name].EXAMPLE in said
+    assert make_parser().parse(shlex.split(COMMANDS[name].EXAMPLE)[1:]).command == name
+
+
+def test_help_brings_nothing_heavy() -> None:
+    code = "import sys; from graphfusion.cli.main import make_parser; make_parser(); print([n for n in ('torch', 'numpy', 'pyarrow') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "graphfusion", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.close()
+        assert done.stderr.read() == b""
+        assert done.wait() == 0
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "attention backend reference  ready" in said
+    assert "CUDA device" in said
+    assert f"numpy {np.__version__}" in said
+    monkeypatch.setattr(library, "_library", lambda: "no compiler was there")
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ["numpy>=2", 'no-such-package>=1; extra == "video"'])
+    main(["doctor"])
+    said = capsys.readouterr().out
+    assert "cpu        cannot run: no compiler was there" in said
+    assert "extra 'video': none; missing: no-such-package (pip install 'graphfusion[video]')" in said
