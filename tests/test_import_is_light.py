@@ -19,6 +19,7 @@ HEAVY = (
     "sklearn",
     "pyarrow",
     "tensorboard",
+    "av",
 )
 
 

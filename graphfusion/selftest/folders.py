@@ -218,6 +218,9 @@ def r05(work: Path, full: bool) -> Figure:
         path = work / name / "run"
         write_folder(path, old)
         cases[name] = _refused_write(hook, path, old, new)
+    for name, hook in _full_disks().items():
+        if name.startswith(("fsync 0", "half of fit")):
+            cases[f"log, {name}"] = _refused_log(hook, work / f"log-{name}" / "fit.json")
     write_folder(work / "limit" / "run", old)
     cases["beyond RLIMIT_FSIZE"] = apart(partial(_beyond_limit, work / "limit" / "run", old, new)).value
     note = ""
@@ -281,6 +284,7 @@ def on_small_disk(folder: Path) -> dict[str, str | None]:
     with _filled(folder, blocks=20_000):
         found["20 MB: no byte left"] = _refused_write(ExitStack(), path, old, checkpoint_files(1))
         found["20 MB: a fit"] = _refused_fit(folder / "fit")
+        found["20 MB: the log"] = _refused_log(ExitStack(), folder / "stuff" / "metrics.jsonl")
     with _filled(folder, files=64):
         found["20 MB: no inode left"] = _refused_write(ExitStack(), path, old, checkpoint_files(1))
     write_folder(path, checkpoint_files(1))

@@ -85,6 +85,21 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 _recover(path.parent)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file; one that is at `path` already stays whole until the new one is.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there is untouched.
+    """
+    with _told(path, "cannot be written"), _alone(path.parent):
+        new = _beside(path, "new")
+        try:
+            _write_synced(new, data)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
 def read_folder(path: Path) -> dict[str, bytes]:
     """The files of a folder that `write_folder` wrote, by name, verified; other files in it are not looked at.
 
@@ -190,8 +205,10 @@ def _recover(parent: Path) -> None:
         name, _, what = rest.name[1:].rpartition(LEFT)
         if what == "old" and not (parent / name).exists():
             rest.rename(parent / name)
-        elif what in ("new", "old", "gone"):
+        elif rest.is_dir():
             shutil.rmtree(rest, ignore_errors=True)
+        else:
+            rest.unlink(missing_ok=True)
 
 
 def _replace(path: Path, files: Mapping[str, bytes]) -> None:

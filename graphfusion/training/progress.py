@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from graphfusion.training.checkpoint import write_file
+
 
 class FitProgress:
     """A bar with rate and time left on a terminal, one line per epoch elsewhere, nothing when `quiet`."""
@@ -83,7 +85,7 @@ class MetricsLog:
         """Write all epochs; the last one also goes to TensorBoard."""
         if self.path is None:
             return
-        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in history))
+        write_file(self.path, "".join(json.dumps(entry) + "\n" for entry in history).encode())
         for name, value in history[-1].items():
             if isinstance(value, int | float):
                 self.board.add_scalar(name, value, history[-1]["epoch"])
