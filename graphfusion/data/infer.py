@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from graphfusion.data.cell import as_number
-from graphfusion.data.containers import VIDEO_ENDINGS, container_of
-from graphfusion.data.image import read_image
-from graphfusion.data.media_kind import AUDIO_ENDINGS, IMAGE_ENDINGS
-from graphfusion.data.table import Table
+from graphfusion.data.media.containers import VIDEO_ENDINGS, container_of
+from graphfusion.data.media.image import read_image
+from graphfusion.data.media.kind import AUDIO_ENDINGS, IMAGE_ENDINGS
+from graphfusion.data.tables.cell import as_number
+from graphfusion.data.tables.table import Table
 from graphfusion.errors import CellError, SchemaError, unknown_name
 from graphfusion.schema import (
     Audio,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphfusion.data.audio import read_audio
 from graphfusion.data.media import FloatArray
+from graphfusion.data.media.audio import read_audio
 from graphfusion.modalities.image import FIT_ROWS
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence

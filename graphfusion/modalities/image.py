@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from graphfusion.data.image import read_sized_image
 from graphfusion.data.media import FloatArray
+from graphfusion.data.media.image import read_sized_image
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphfusion.data.cell import as_number
+from graphfusion.data.tables.cell import as_number
 from graphfusion.errors import CellError
 from graphfusion.modalities.readable import readable
 from graphfusion.modalities.tokens import NodeType, Tokens, no_span

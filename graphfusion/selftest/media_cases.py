@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from graphfusion.data.audio_file import ogg_checksum
+from graphfusion.data.media.audio_file import ogg_checksum
 
 Bytes8 = NDArray[np.uint8]
 

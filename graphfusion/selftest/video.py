@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphfusion.data.video import Clip, pyav, read_video
+from graphfusion.data.media.video import Clip, pyav, read_video
 from graphfusion.errors import MediaError
 from graphfusion.selftest.figure import Figure, count
 

@@ -13,10 +13,10 @@ import soundfile
 import torch
 from PIL import Image, ImageFile
 
-from graphfusion.data import Sample, image, read_audio, read_image
-from graphfusion.data.audio_file import ogg_checksum
-from graphfusion.data.image import read_sized_image
-from graphfusion.data.media import media_path, open_media
+from graphfusion.data import Sample, read_audio, read_image
+from graphfusion.data.media import image, media_path, open_media
+from graphfusion.data.media.audio_file import ogg_checksum
+from graphfusion.data.media.image import read_sized_image
 from graphfusion.errors import MediaError
 from graphfusion.modalities import ImageModality, prepare
 from graphfusion.selftest.media_cases import chunk
@@ -100,7 +100,7 @@ def test_a_file_that_becomes_a_pipe_after_it_was_seen_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    monkeypatch.setattr("graphfusion.data.media.media_path", lambda cell, root: root / cell)
+    monkeypatch.setattr("graphfusion.data.media.door.media_path", lambda cell, root: root / cell)
     with pytest.raises(MediaError, match=r"pipe.png.*no regular file any more"):
         open_media("pipe.png", tmp_path)
 
@@ -266,7 +266,7 @@ def test_checksum_of_ogg() -> None:
 
 
 def test_many_channels_of_a_high_rate_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphfusion.data.audio.MAX_SAMPLES", 1000)
+    monkeypatch.setattr("graphfusion.data.media.audio.MAX_SAMPLES", 1000)
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros((300, 4)), 48_000, format="WAV")
     with pytest.raises(MediaError, match="300 x 4 samples; at most 1,000"):
@@ -330,7 +330,7 @@ def test_bad_sounds_are_named(cell: Any, message: str, tmp_path: Path) -> None:
 def test_files_of_countless_parts_are_refused(
     data: bytes, module: str, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"graphfusion.data.{module}.MOST_PARTS", 50)
+    monkeypatch.setattr(f"graphfusion.data.media.{module}.MOST_PARTS", 50)
     data = data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:] if data[:4] == b"RIFF" else data
     with pytest.raises(MediaError, match="too many"):
         read(data, Path(), *((8_000, 8_000, 1.0) if read is read_audio else ()))

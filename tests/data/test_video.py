@@ -14,10 +14,11 @@ import av
 import numpy as np
 import pytest
 
-from graphfusion.data import read_table, video
-from graphfusion.data.containers import check_whole, container_of
+from graphfusion.data import read_table
 from graphfusion.data.infer import infer_schema
-from graphfusion.data.video import read_video
+from graphfusion.data.media import video
+from graphfusion.data.media.containers import check_whole, container_of
+from graphfusion.data.media.video import read_video
 from graphfusion.errors import ConfigError, MediaError
 from graphfusion.schema import Video
 from graphfusion.selftest.video import KINDS, QUARTERS, colours, make_video, read

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from graphfusion import FusionPredictor
-from graphfusion.data.video import read_video
+from graphfusion.data.media.video import read_video
 from graphfusion.encoders import ENCODERS, PatchConvEncoder, make_encoder
 from graphfusion.errors import MediaError, SchemaError
 from graphfusion.graph_builder import GRAPHS, GraphBuilder, graph_preset

@@ -37,10 +37,10 @@ def test_passes(check: Check, cases: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("check", "guard", "instead", "said"),
     [
-        (images.i10, "graphfusion.data.image.damage", lambda image, data: "", "altered PNG"),
-        (sounds.i21, "graphfusion.data.audio.audio_damage", lambda *_: "", "taken for a whole one"),
-        (images.i01, "graphfusion.data.image.UPRIGHT", {}, "turned"),
-        (sounds.i20, "graphfusion.data.audio._resample", lambda wave, source, target: wave, "Hz"),
+        (images.i10, "graphfusion.data.media.image.damage", lambda image, data: "", "altered PNG"),
+        (sounds.i21, "graphfusion.data.media.audio.audio_damage", lambda *_: "", "taken for a whole one"),
+        (images.i01, "graphfusion.data.media.image.UPRIGHT", {}, "turned"),
+        (sounds.i20, "graphfusion.data.media.audio._resample", lambda wave, source, target: wave, "Hz"),
         (media.i12, "graphfusion.selftest.media.read_image", lambda cell, root: None, "text.png as an image"),
     ],
 )
@@ -63,7 +63,7 @@ def test_a_path_that_is_followed_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
     def deaf(modality: AudioModality, row: Any, root: Path) -> Any:  # its filters take seconds to import
         raise MediaError("not heard")
 
-    monkeypatch.setattr("graphfusion.data.media.media_path", unguarded)
+    monkeypatch.setattr("graphfusion.data.media.door.media_path", unguarded)
     monkeypatch.setattr(AudioModality, "tokens", deaf)
     figure = media.s06(tmp_path, False)
     assert figure.passed < figure.total

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from graphfusion.data import Report
-from graphfusion.data import csv_file as csv_module
+from graphfusion.data.tables import csv_file as csv_module
 from graphfusion.modalities.text import TextModality
 from graphfusion.modalities.tokens import Tokens
 from graphfusion.ops.hetero_attention import EdgeList

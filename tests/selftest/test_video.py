@@ -15,8 +15,8 @@ def test_i30(tmp_path: Path) -> None:
 
 
 def test_i30_notices_what_is_read_without_its_guards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphfusion.data.video.check_whole", lambda data: None)
-    monkeypatch.setattr("graphfusion.data.video._upright", lambda picture, matrix: picture)
+    monkeypatch.setattr("graphfusion.data.media.video.check_whole", lambda data: None)
+    monkeypatch.setattr("graphfusion.data.media.video._upright", lambda picture, matrix: picture)
     figure = video.i30(tmp_path, full=False)
     assert 0 < figure.passed < figure.total
     assert "bytes" in figure.note

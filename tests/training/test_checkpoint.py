@@ -27,6 +27,7 @@ from graphfusion.training.checkpoint import (
     remove_folder,
     to_json,
     to_safetensors,
+    write_file,
     write_folder,
 )
 
@@ -197,6 +198,20 @@ def test_an_unwritable_place_is_an_error_and_keeps_what_is_there(
         write_folder(tmp_path / "run", SECOND)
     assert read_folder(tmp_path / "run") == FIRST
     assert [p.name for p in tmp_path.iterdir()] == ["run"]  # the half of the new one takes no room
+
+
+def test_a_file_is_replaced_or_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "log", b"first")
+    write_file(tmp_path / "log", b"second")
+    (tmp_path / ".other.graphfusion-new").write_bytes(b"of a killed writer")
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="log: cannot be written"):
+        patch.setattr(os, "fsync", full_disk)
+        write_file(tmp_path / "log", b"third")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"log": b"second"}
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_places_that_take_no_files_are_known_before_any_work(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from graphfusion.data.media_kind import media_kind
+from graphfusion.data.media.kind import media_kind
 from graphfusion.errors import TableError
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}

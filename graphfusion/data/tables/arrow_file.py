@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphfusion.data.cell import plain_cell
+from graphfusion.data.tables.cell import plain_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL.Image import Transpose
 
-from graphfusion.data.image_file import damage
 from graphfusion.data.media import FloatArray, as_array, is_file_cell, naming, open_media, unwrap
+from graphfusion.data.media.image_file import damage
 from graphfusion.errors import MediaError
 
 MAX_IMAGE_BYTES = 128 * 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
-from graphfusion.data.cell import plain_cell
+from graphfusion.data.tables.cell import plain_cell
 from graphfusion.errors import TableError
 
 

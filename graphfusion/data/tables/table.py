@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphfusion.data.arrow_file import Columns, arrow_columns, read_parquet
-from graphfusion.data.cell import plain_cell
-from graphfusion.data.class_folder import read_class_folder
-from graphfusion.data.csv_file import read_csv
-from graphfusion.data.hub_dataset import is_hub_dataset, read_hub_dataset
-from graphfusion.data.json_lines import read_json_lines
 from graphfusion.data.sample import Sample
+from graphfusion.data.tables.arrow_file import Columns, arrow_columns, read_parquet
+from graphfusion.data.tables.cell import plain_cell
+from graphfusion.data.tables.class_folder import read_class_folder
+from graphfusion.data.tables.csv_file import read_csv
+from graphfusion.data.tables.hub_dataset import is_hub_dataset, read_hub_dataset
+from graphfusion.data.tables.json_lines import read_json_lines
 from graphfusion.errors import SchemaError, TableError, unknown_name
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from graphfusion.data.containers import VIDEO_ENDINGS
+from graphfusion.data.media.containers import VIDEO_ENDINGS
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 AUDIO_ENDINGS = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"}

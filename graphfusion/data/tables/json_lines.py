@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graphfusion.data.text_file import line_of, read_text
+from graphfusion.data.tables.text_file import line_of, read_text
 from graphfusion.errors import TableError
 
 

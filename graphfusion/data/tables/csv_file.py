@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphfusion.data.text_file import read_text
+from graphfusion.data.tables.text_file import read_text
 from graphfusion.errors import TableError
 
 if TYPE_CHECKING:

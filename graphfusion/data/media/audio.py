@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from graphfusion.data.audio_file import FORMATS, audio_damage, audio_format
 from graphfusion.data.media import FloatArray, as_array, is_file_cell, naming, open_media, unwrap
-from graphfusion.data.mp3_file import mp3_samples
+from graphfusion.data.media.audio_file import FORMATS, audio_damage, audio_format
+from graphfusion.data.media.mp3_file import mp3_samples
 from graphfusion.errors import MediaError
 
 RATES = (1_000, 768_000)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphfusion.data.containers import check_whole
 from graphfusion.data.media import is_file_cell, naming, open_media, unwrap
+from graphfusion.data.media.containers import check_whole
 from graphfusion.errors import ConfigError, MediaError
 
 CODECS = (
