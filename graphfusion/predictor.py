@@ -674,11 +674,14 @@ def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def _fit_state(files: Mapping[str, bytes], optimizer: torch.optim.Optimizer, digest: str) -> FitState:
-    progress = from_json(files["fit.json"], "fit.json")
-    if progress.pop("rows") != digest:
+    with as_checkpoint_error("fit.json"):
+        progress = from_json(files["fit.json"], "fit.json")
+        rows = progress.pop("rows")
+    if rows != digest:
         raise ConfigError(
             "resume: the training or validation rows are not those of the checkpoint; use another save_path."
         )
     load_optimizer(optimizer, _tensors(files, "optimizer"))
-    score, left_out = tuple(progress.pop("score")), [tuple(pair) for pair in progress.pop("left_out")]
-    return FitState(**progress, score=score, left_out=left_out, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]
+    with as_checkpoint_error("fit.json"):
+        score, left_out = tuple(progress.pop("score")), [tuple(pair) for pair in progress.pop("left_out")]
+        return FitState(**progress, score=score, left_out=left_out, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]

@@ -75,7 +75,9 @@ def r26(work: Path, full: bool) -> Figure:
     cases: dict[str, str | None] = {}
     for name in MODELS if full else list(MODELS)[:2]:
         gaps = np.abs(np.array(losses(name)) - np.array(golden[name]))
-        cases[name] = None if gaps.max() <= TOLERANCE else f"differs by {gaps.max():.1e} at step {int(gaps.argmax()) + 1}"
+        cases[name] = (
+            None if gaps.max() <= TOLERANCE else f"differs by {gaps.max():.1e} at step {int(gaps.argmax()) + 1}"
+        )
     return count("R26", f"losses of {STEPS} steps are the golden ones", cases)
 
 

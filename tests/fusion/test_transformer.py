@@ -34,7 +34,7 @@ def test_every_token_reaches_every_other(make_test_model: Callable[..., Any], sa
     features = {name: encoder(batch.nodes[name]).detach().requires_grad_() for name, encoder in model.encoders.items()}
     states = model.eval().fusion(batch, features).states
     ptr = batch.nodes["caption"].ptr
-    states["caption"][0].sum().backward()
+    states["caption"][0][:3].sum().backward()  # of all, a normalised vector's sum is 0 whatever the tokens are
     for name, x in features.items():
         first, last = batch.nodes[name].ptr[:2]
         assert (x.grad[first:last] != 0).any(1).all(), name  # all of its own sample
