@@ -81,16 +81,23 @@ def r26(work: Path, full: bool) -> Figure:
     return count("R26", f"losses of {STEPS} steps are the golden ones", cases)
 
 
+def reached(event: str, arguments: tuple[Any, ...]) -> str:
+    """The host that an audit event looks up or connects to, if it is not this machine; else empty."""
+    if event not in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        return ""
+    address = arguments[:1] if event == "socket.getaddrinfo" else arguments[1]
+    host = str(address[0]) if isinstance(address, tuple) and address[0] else ""
+    return "" if host.startswith(LOCAL) else host
+
+
 def r27(work: Path, full: bool) -> Figure:
     """A fit with checkpoints, answers, saving and loading: no address but loopback is looked up or connected to."""
     del full
     calls: list[str] = []
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if listening and event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-            address = arguments[1] if event != "socket.getaddrinfo" else arguments[:1]
-            if isinstance(address, tuple) and not str(address[0]).startswith(LOCAL):
-                calls.append(f"{event} {address}")
+        if listening and (address := reached(event, arguments)):
+            calls.append(f"{event} {address}")
 
     listening = True
     sys.addaudithook(hook)  # cannot be taken away again: from here on it only looks at `listening`
