@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import torch
 from torch_geometric.nn import GATConv, HeteroConv
 
 import graphfusion
+from graphfusion import cli
 from tests.conftest import WORDS, png, wav
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_pieces_alone() -> None:
@@ -24,8 +27,9 @@ def test_the_pieces_alone() -> None:
     assert space["fused"].unified.shape == (2, 16)  # type: ignore[attr-defined]
 
 
-def test_your_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first block, on a CSV like the one above it: paths, empty cells, three files."""
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CSVs like the one in the README in the working directory: paths, empty cells, three files."""
     rng = np.random.default_rng(0)
     lines = ["caption,photo,sound,price,label"]
     for i in range(40):
@@ -37,9 +41,22 @@ def test_your_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("new", "test"):
         shutil.copy(tmp_path / "train.csv", tmp_path / f"{name}.csv")
     monkeypatch.chdir(tmp_path)
+
+
+def test_your_own_table(tables: None) -> None:
     space: dict[str, object] = {}
     exec(BLOCKS[0].replace('preset="fast"', 'preset="fast", epochs=1, dim=16'), space)
     assert len(space["p"].predict("new.csv")) == 40  # type: ignore[attr-defined]
+
+
+def test_the_same_without_python(tables: None, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("graphfusion ")]
+    assert [c[1] for c in commands] == ["fit", "predict", "evaluate", "doctor"]
+    for command in commands:
+        small = " ".join(command[1:]).replace("epochs=40", "epochs=1 dim=16").split()
+        assert cli.main(small) == 0
+    assert len(Path("answers.csv").read_text().splitlines()) == 41
+    assert "attention backend" in capsys.readouterr().out
 
 
 def test_a_model_of_pyg_is_accelerated() -> None:
