@@ -43,6 +43,7 @@ from graphfusion.training import (
     PRECISIONS,
     Batches,
     Collate,
+    Fit,
     FitState,
     Noise,
     Surroundings,
@@ -152,7 +153,7 @@ class FusionPredictor:
         _check_names(self.config)
         self.history: list[dict[str, Any]] = []
         self.report: Report | None = None
-        """Account of the rows of the last fit or answer."""
+        """Account of the rows of the table of the last fit or answer; a validation table's is only printed."""
         self._pipeline: Pipeline | None = None
 
     @property
@@ -228,6 +229,8 @@ class FusionPredictor:
             state = self._train(pipeline, job, progress)
         self.history = state.history
         self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
+        if share:  # rows of the same table
+            self.report = Report(self.report.seen + held_report.seen, [*self.report.incidents, *held_report.incidents])
         self._pipeline = pipeline
         if folder:
             self.save(folder / ARTEFACT)
@@ -243,7 +246,7 @@ class FusionPredictor:
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
-        state = _fit_state(job.files, fit.optimizer, digest) if job.files else FitState()
+        state = _fit_state(job.files, fit, digest) if job.files else FitState()
         log = MetricsLog(job.folder, state.epoch)
         if job.folder and not job.files and _remove_checkpoints(job.folder):
             progress.say(f"{job.folder} held an earlier fit: it is replaced (resume='auto' would have gone on with it)")
@@ -443,13 +446,14 @@ class FusionPredictor:
         return {"predictor.json": to_json(document)}
 
     def _restore(self, files: Mapping[str, bytes]) -> Pipeline:
-        document = _document(files)
-        pipeline = self._with_model(
-            Schema.from_dict(document["schema"]),
-            {name: modality_from_dict(m) for name, m in document["modalities"].items()},
-            {name: scale and TargetScale(**scale) for name, scale in document["scales"].items()},
-            GraphBuilder.from_dict(document["graph"]),
-        )
+        with as_checkpoint_error("predictor.json"):
+            document = _document(files)
+            pipeline = self._with_model(
+                Schema.from_dict(document["schema"]),
+                {name: modality_from_dict(m) for name, m in document["modalities"].items()},
+                {name: scale and TargetScale(**scale) for name, scale in document["scales"].items()},
+                GraphBuilder.from_dict(document["graph"]),
+            )
         _load_weights(pipeline.model, _tensors(files, "weights"))
         return pipeline
 
@@ -464,10 +468,18 @@ class FusionPredictor:
             **_weights(pipeline.model),
             "best.safetensors": to_safetensors(state.best_weights),
             "optimizer.safetensors": to_safetensors(optimizer_tensors(optimizer)),
-            "fit.json": to_json({**progress, "rows": digest}),
+            "fit.json": to_json({**progress, "rows": digest, "columns": self._declared()}),
         }
         write_folder(path, files)
         _remove_checkpoints(folder, keep=2)
+
+    def _declared(self) -> dict[str, str]:
+        """What `columns` says, in a form that can be compared with an earlier fit's."""
+        return (
+            {name: repr(spec) for name, spec in self.columns.items()}
+            if isinstance(self.columns, Mapping)
+            else {"schema": repr(self.columns)}
+        )
 
     def _newest_checkpoint(self, folder: Path) -> dict[str, bytes] | None:
         """The files of the last whole checkpoint below `folder`; ConfigError if it is of other settings."""
@@ -475,17 +487,24 @@ class FusionPredictor:
         if path is None:
             return None
         files = read_folder(path)
-        saved, mine = _document(files)["config"], self.config.to_dict()
-        for free in FREE:
-            saved["training"][free] = mine["training"][free]
-        then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
+        mine = self.config.to_dict()
+        with as_checkpoint_error(str(path)):
+            declared, targets = from_json(files["fit.json"], "fit.json")["columns"], _document(files)["targets"]
+            saved = _document(files)["config"]
+            for free in FREE:
+                saved["training"][free] = mine["training"][free]
+            then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
         changed = [f"{name}: {then.get(name)!r} → {now[name]!r}" for name in now if then.get(name) != now[name]]
         if changed:
             raise ConfigError(
                 f"resume: {path} was fitted with other settings ({'; '.join(changed)}); use them or another save_path."
             )
-        if _document(files)["targets"] != list(self.targets):
-            raise ConfigError(f"resume: {path} was fitted to {_document(files)['targets']}, now {list(self.targets)}.")
+        if declared != self._declared():
+            raise ConfigError(
+                f"resume: {path} was fitted with other columns= than now; use those or another save_path."
+            )
+        if targets != list(self.targets):
+            raise ConfigError(f"resume: {path} was fitted to {targets}, now {list(self.targets)}.")
         if self.config.training.precision == "fp16":
             raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
         return files
@@ -660,28 +679,38 @@ def _document(files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    if f"{name}.safetensors" not in files:
+        raise CheckpointError(f"expected {name}.safetensors, found {', '.join(files)}.")
     return from_safetensors(files[f"{name}.safetensors"], f"{name}.safetensors")
 
 
-def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
+def _check_dtypes(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in model.state_dict().items():
         if name in weights and weights[name].dtype != tensor.dtype:  # torch would cast it in silence
             raise CheckpointError(f"weight {name}: expected {tensor.dtype}, got {weights[name].dtype}.")
+
+
+def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
+    _check_dtypes(model, weights)
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit the model of predictor.json: {error}") from error
 
 
-def _fit_state(files: Mapping[str, bytes], optimizer: torch.optim.Optimizer, digest: str) -> FitState:
+def _fit_state(files: Mapping[str, bytes], fit: Fit, digest: str) -> FitState:
     with as_checkpoint_error("fit.json"):
         progress = from_json(files["fit.json"], "fit.json")
         rows = progress.pop("rows")
+        progress.pop("columns")
     if rows != digest:
         raise ConfigError(
             "resume: the training or validation rows are not those of the checkpoint; use another save_path."
         )
-    load_optimizer(optimizer, _tensors(files, "optimizer"))
+    best, shapes = _tensors(files, "best"), {name: t.shape for name, t in fit.model.state_dict().items()}
+    if best and {name: t.shape for name, t in best.items()} != shapes:
+        raise CheckpointError("best.safetensors: its weights are not those of the model.")
     with as_checkpoint_error("fit.json"):
+        load_optimizer(fit.optimizer, _tensors(files, "optimizer"))
         score, left_out = tuple(progress.pop("score")), [tuple(pair) for pair in progress.pop("left_out")]
-        return FitState(**progress, score=score, left_out=left_out, best_weights=_tensors(files, "best"))  # type: ignore[arg-type]
+        return FitState(**progress, score=score, left_out=left_out, best_weights=best)  # type: ignore[arg-type]

@@ -58,6 +58,8 @@ class ImageModality:
         """The picture moved by up to `strength` · 10 % of its size each way; its border fills what it leaves."""
         reach = round(0.1 * strength * self.size)
         side, patch = self.size // self.patch, self.patch
+        if len(tokens) != side * side:  # cut to fit a batch: no whole picture to move
+            return tokens
         grid = tokens.values.reshape(side, side, self.channels, patch, patch)
         pixels = grid.transpose(2, 0, 3, 1, 4).reshape(self.channels, self.size, self.size)
         rows, columns = (np.arange(self.size) + rng.integers(-reach, reach + 1) for _ in range(2))

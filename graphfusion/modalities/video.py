@@ -62,6 +62,8 @@ class VideoModality:
         """All frames moved alike by up to `strength` · 10 % of their size each way; the border fills what they leave."""
         reach = round(0.1 * strength * self.size)
         side, patch = self.size // self.patch, self.patch
+        if len(tokens) % (side * side):  # cut to fit a batch: its last frame is not whole
+            return tokens
         grid = tokens.values.reshape(-1, side, side, self.channels, patch, patch)
         pixels = grid.transpose(0, 3, 1, 4, 2, 5).reshape(-1, self.channels, self.size, self.size)
         rows, columns = (np.arange(self.size) + rng.integers(-reach, reach + 1) for _ in range(2))

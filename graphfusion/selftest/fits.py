@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +23,7 @@ from graphfusion.errors import GraphFusionError, TrainingError
 from graphfusion.modalities.features import FeaturesModality
 from graphfusion.predictor import FusionPredictor
 from graphfusion.selftest.figure import Figure, count
-from graphfusion.selftest.rows import make_rows, predictor, weights_hash
+from graphfusion.selftest.rows import SMALL, make_rows, predictor, weights_hash
 from graphfusion.training import step
 from graphfusion.training.checkpoint import from_safetensors, newest_folder, read_folder
 
@@ -52,23 +56,90 @@ def r04(work: Path, full: bool) -> Figure:
 
 
 def r07(work: Path, full: bool) -> Figure:
-    """SIGINT once and twice, SIGTERM and SIGUSR1 at moments drawn at random: exit status 130, 143 or none, and a checkpoint
-    from which the fit ends as if nothing had been.
+    """SIGINT once and twice, SIGTERM and SIGUSR1 after a step; and `graphfusion fit` in a process of its own, with and
+    without workers, signalled alone or with its whole group at a moment drawn at random: exit status 130, 143 or 0, and a
+    checkpoint from which the fit ends as if nothing had been.
     """
     whole = _fit(work / "whole", {})
-    steps = _steps(work / "whole")
     rng = np.random.default_rng(0)
     kinds = {"SIGINT": 130, "SIGINT twice": 130, "SIGTERM": 143, "SIGUSR1": 0}
     cases: dict[str, str | None] = {}
-    for i in range(20 if full else 4):
-        kind, stop = list(kinds)[i % len(kinds)], int(rng.integers(1, steps))
-        folder = work / f"signal-{i}"
+    for kind, status in kinds.items():
+        stop, folder = int(rng.integers(1, _steps(work / "whole"))), work / kind
         with _signal_after(stop, signal.Signals[kind.split()[0]], times=2 if "twice" in kind else 1):
             code = _exit_code(lambda f=folder: _fit(f, {}))  # type: ignore[misc]
         resumed = _fit(folder, {})
-        wrong = f"exit {code}" if code != kinds[kind] else None
-        cases[f"{kind} at step {stop} ({i})"] = wrong or _difference(whole, resumed, work / "whole", folder)
-    return count("R07", "signals: a checkpoint, the right exit status, the same end", cases)
+        wrong = f"exit {code}" if code != status else None
+        cases[f"{kind} after step {stop}"] = wrong or _difference(whole, resumed, work / "whole", folder)
+    return count(
+        "R07", "signals: a checkpoint, the right exit status, the same end", cases | _from_outside(work, full, rng)
+    )
+
+
+def _from_outside(work: Path, full: bool, rng: np.random.Generator) -> dict[str, str | None]:
+    table = work / "rows.jsonl"
+    table.write_text(
+        "".join(
+            json.dumps({"text": r["caption"], "age": r["age"], "label": r["label"]}) + "\n" for r in make_rows(ROWS)
+        )
+    )
+    settings: dict[str, Any] = {**SMALL, "epochs": 30, "patience": 30, "batch_size": 5, "modality_dropout": 0.3}
+    fit_table(table, work / "undisturbed", settings)
+    kinds = [
+        ("SIGTERM", True, 2),
+        ("SIGINT", True, 0),
+        ("SIGTERM", False, 0),
+        ("SIGINT", False, 2),
+        ("SIGINT", True, 2),
+    ]
+    cases = {}
+    for i in range(20 if full else 1):
+        name, group, workers = kinds[i % len(kinds)]
+        folder = work / f"outside-{i}"
+        status = _disturbed(table, folder, {**settings, "workers": workers}, name, group, float(rng.random()))
+        expected = 128 + signal.Signals[name]
+        wrong = None if status in (expected, 0) else f"exit {status}"  # 0: it was through before the signal came
+        fit_table(table, folder, settings)
+        same = _same_files(work / "undisturbed" / "predictor", folder / "predictor")
+        cases[f"{name} {'to the group' if group else 'alone'}, {workers} workers ({i})"] = wrong or same
+    return cases
+
+
+def fit_table(table: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+    """A fit to a file with a folder to go on from."""
+    FusionPredictor("label", **settings).fit(table, valid=0.2, save_path=folder, resume="auto", quiet=True)
+
+
+def _disturbed(table: Path, folder: Path, settings: Mapping[str, Any], name: str, group: bool, wait: float) -> int:
+    """Exit status of `graphfusion fit`, signalled `wait` seconds after its first checkpoint."""
+    given = [f"{key}={value}" for key, value in settings.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "graphfusion",
+        "fit",
+        str(table),
+        "--target",
+        "label",
+        "--valid",
+        "0.2",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(  # noqa: S603 - this Python
+        [*command, "--resume", "auto", "--quiet", "--set", *given], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.01)
+    time.sleep(wait)
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(process.pid, signal.Signals[name])
+    return process.wait(timeout=300)
+
+
+def _same_files(one: Path, other: Path) -> str | None:
+    different = [p.name for p in one.glob("*.safetensors") if p.read_bytes() != (other / p.name).read_bytes()]
+    return f"other {', '.join(different)}" if different else None
 
 
 def r11(work: Path, full: bool) -> Figure:
@@ -316,7 +387,7 @@ def _break_gradient(value: float, at: int) -> Iterator[None]:
         nonlocal taken
         taken += 1
         if taken == at:
-            next(p for p in fit.model.parameters() if p.grad is not None).grad.view(-1)[0] = value
+            [p for p in fit.model.parameters() if p.grad is not None][-1].grad.view(-1)[0] = value
         real(fit, rows)
 
     with mock.patch.object(step, "_clip", breaking):

@@ -30,6 +30,8 @@ def cap_rows(
 def _capped(row: TokenizedSample, builder: GraphBuilder, budget: Budget) -> TokenizedSample:
     while True:
         (nodes,), (edges,) = builder.sizes([row.tokens])
+        if not row.tokens:  # its hub nodes alone
+            return row
         longest = max(row.tokens, key=lambda name: len(row.tokens[name]))
         tokens = row.tokens[longest]
         if (nodes <= budget.nodes and edges <= budget.edges) or len(tokens) < 2:

@@ -42,6 +42,12 @@ class FitState:
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("epoch", "batch", "step", "halvings", "best_epoch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected a whole number from 0, got {value!r}")
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -80,6 +86,8 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: f
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()
     )
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'.")
     optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
     step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
     return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,6 +57,21 @@ def leave(name: str) -> None:
     raise SystemExit(128 + signal.Signals[name])
 
 
-def ignore_in_worker(_: int) -> None:
-    """Ctrl-C reaches the whole process group; a worker of the loader leaves the answer to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_the_group(_: int) -> None:
+    """Ctrl-C and most service managers signal a whole process group; a worker of the loader leaves the answer to its parent,
+    and ends when that is gone.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
+@contextmanager
+def own_child_signals() -> Iterator[None]:
+    """Whoever is called inside does not keep a handler of SIGCHLD: torch's raises in whatever the main thread does when a
+    worker dies, be it in the middle of a step.
+    """
+    inactive = not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread()
+    before = None if inactive else signal.getsignal(signal.SIGCHLD)
+    yield
+    if not inactive:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)

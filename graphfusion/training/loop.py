@@ -13,12 +13,13 @@ from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.training.diagnosis import check_weights
 from graphfusion.training.fit import Fit, FitState
-from graphfusion.training.interruption import Interruption, leave
+from graphfusion.training.interruption import STOPS, Interruption, leave
+from graphfusion.training.memory import out_of_memory
 from graphfusion.training.optimizer import warmup_cosine
 from graphfusion.training.progress import FitProgress, MetricsLog
 from graphfusion.training.rows import IDLE, Batches, Failure, Parts
 from graphfusion.training.scoring import predict_logits, score_logits
-from graphfusion.training.step import out_of_memory, take_step
+from graphfusion.training.step import take_step
 
 MAX_HALVINGS = 4
 TIME_IS_UP = "time limit"
@@ -53,6 +54,7 @@ def run_fit(fit: Fit, train: Batches, valid: Batches | None, state: FitState, ar
         while state.epoch < config.epochs and not state.stopped:
             began = time.monotonic()
             epochs.train()
+            check_weights(fit.model, f"after epoch {state.epoch + 1}")
             entry = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / max(1, state.batch)}
             _end_epoch(fit, state, entry | _validate(fit, checks), around)
             around.progress.say(_line(state, state.history[-1], time.monotonic() - began, config.epochs))
@@ -90,9 +92,10 @@ class _Epochs:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                failure = None
-                self._halve(error)
-            if failure:
+                failure = Failure.of(IDLE, error)
+            if failure and failure.memory:
+                self._halve(failure.reason)
+            elif failure:
                 self._leave_out(failure)
 
     def _go_on(self) -> Failure | None:
@@ -136,18 +139,18 @@ class _Epochs:
         if self.around.save is not None:
             self.around.save(self.state)
         self.saved = time.monotonic()
-        if self.interruption.stops:
-            self.around.progress.say(f"{self.interruption.asked}: saved; resume='auto' goes on from here")
-            leave(self.interruption.asked)
-        self.interruption.asked = ""
+        asked, self.interruption.asked = self.interruption.asked, ""
+        if asked in STOPS:
+            self.around.progress.say(f"{asked}: saved; resume='auto' goes on from here")
+            leave(asked)
 
-    def _halve(self, error: Exception) -> None:
+    def _halve(self, reason: str) -> None:
         """From now on batches come in twice as many parts; the step that failed is taken again."""
         state = self.state
         if state.halvings == MAX_HALVINGS:
             raise TrainingError(
-                f"memory is short even with batches in {2**MAX_HALVINGS} parts ({error}); lower batch_size, max_nodes or dim."
-            ) from error
+                f"memory is short even with batches in {2**MAX_HALVINGS} parts ({reason}); lower batch_size, max_nodes or dim."
+            )
         state.halvings += 1
         self.fit.optimizer.zero_grad()
         if torch.cuda.is_available():
@@ -159,16 +162,20 @@ class _Epochs:
     def _leave_out(self, failure: Failure) -> None:
         if self.interruption.stops:  # the signal reached the workers too
             self.save()
-        if not self.around.skip or failure.row == IDLE:
-            where = f"row {failure.row}" if failure.row != IDLE else "no row can be named"
-            raise TrainingError(f"{where}: {failure.reason}. Pass on_error='skip' to go on without such rows.")
+        if failure.row == IDLE:
+            raise TrainingError(f"a batch cannot be made, and no single row is to blame: {failure.reason}.")
+        if not self.around.skip:
+            raise TrainingError(
+                f"row {failure.row}: {failure.reason}. Pass on_error='skip' to go on without such rows."
+            )
         self.state.left_out.append((failure.row, failure.reason))
+        if len(self.state.left_out) == len(self.rows.rows):
+            raise TrainingError(f"no row is left to train on; the last one, row {failure.row}: {failure.reason}.")
         self.around.progress.say(f"row {failure.row} is left out: {failure.reason}")
 
 
 def _end_epoch(fit: Fit, state: FitState, entry: dict[str, Any], around: Surroundings) -> None:
     """Note an epoch, keep its weights if they are the best, and stop if there is no use in going on."""
-    check_weights(fit.model, f"after epoch {state.epoch + 1}")
     state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
     state.history.append(entry)
     _keep_best(fit, state, entry)

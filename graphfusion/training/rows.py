@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,9 +16,13 @@ from graphfusion.data import Budget, counted_rng, pack, shuffled
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.modalities import Modality, TokenizedSample
 from graphfusion.tasks import Task
-from graphfusion.training.interruption import ignore_in_worker
+from graphfusion.training.interruption import leave_the_group, own_child_signals
+from graphfusion.training.memory import out_of_memory
 
 IDLE = -1
+"""In place of a row's number: no row."""
+POLL = 5.0
+"""Seconds after which it is looked whether all workers live."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,17 @@ class NoisyRows:
 
 @dataclass(frozen=True)
 class Failure:
-    """A row that cannot be made into a part of a batch: its number and why."""
+    """Why a batch cannot be made: a row (its number, or `IDLE` where none can be named), or short memory."""
 
     row: int
     reason: str
+    memory: bool = False
+
+    @classmethod
+    def of(cls, row: int, error: Exception) -> Failure:
+        """The failure that an error stands for."""
+        short = out_of_memory(error)
+        return cls(IDLE if short else row, f"{type(error).__name__}: {error}", short)
 
 
 Parts = list[GraphBatch]
@@ -104,7 +116,7 @@ class BatchMaker(Dataset["Parts | Failure"]):
             try:
                 made.append(self.rows[number])
             except Exception as error:  # of a modality that may be the user's own
-                return Failure(row, f"{type(error).__name__}: {error}")
+                return Failure.of(row, error)
         batch = self._collated(made)
         self._say(IDLE)
         return batch
@@ -114,16 +126,16 @@ class BatchMaker(Dataset["Parts | Failure"]):
         try:
             return [self.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
         except Exception as error:
-            return Failure(self._guilty(rows), f"{type(error).__name__}: {error}")
+            return Failure.of(IDLE if out_of_memory(error) else self._guilty(rows), error)
 
     def _guilty(self, rows: Sequence[TokenizedSample]) -> int:
-        """The first row that makes no batch even alone; else the first one."""
+        """The first row that makes no batch even alone; `IDLE` if there is none."""
         for row in rows:
             try:
                 self.collate([row])
             except Exception:
                 return row.id
-        return rows[0].id
+        return IDLE
 
     def _say(self, row: int) -> None:
         worker = torch.utils.data.get_worker_info()
@@ -133,11 +145,11 @@ class BatchMaker(Dataset["Parts | Failure"]):
     def lost(self, error: RuntimeError) -> Failure:
         """The failure that an error of the loader stands for: the row that a dead or hanging worker was at."""
         alive = {process.pid for process in multiprocessing.active_children()}
-        busy = [(pid, row) for pid, row in self.at.tolist() if row != IDLE]
-        dead = [row for pid, row in busy if pid not in alive]
-        rows = dead or [row for _, row in busy]
+        workers = [(pid, row) for pid, row in self.at.tolist() if pid != IDLE]
+        dead = [row for pid, row in workers if pid not in alive]
+        rows = dead or [row for _, row in workers if row != IDLE]
         what = "died" if dead else "gives nothing"
-        return Failure(rows[0] if rows else IDLE, f"a worker of the loader {what} at this row ({error})")
+        return Failure(max(rows, default=IDLE), f"a worker of the loader {what} here ({error})")
 
 
 @dataclass(frozen=True)
@@ -186,18 +198,26 @@ class Batches:
             collate_fn=_as_it_is,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
-            timeout=timeout if workers else 0.0,
-            worker_init_fn=ignore_in_worker,
+            timeout=min(timeout, POLL) if workers else 0.0,
+            worker_init_fn=leave_the_group,
         )
-        batches = iter(loader)
+        with own_child_signals():
+            batches = iter(loader)
+        asked = time.monotonic()
         while True:
             try:
-                yield next(batches)
+                batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:  # what torch raises for a worker that is gone
+            except RuntimeError as error:  # what torch raises for a worker that is gone, or silent
+                if out_of_memory(error):
+                    raise
+                if "timed out" in str(error) and time.monotonic() - asked < timeout:
+                    continue
                 yield maker.lost(error)
                 return
+            yield batch
+            asked = time.monotonic()
 
     def alone(self, seed: int, epoch: int, row: int) -> GraphBatch:
         """The batch of one row (its number in the table) as it is in an epoch."""

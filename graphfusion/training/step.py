@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from graphfusion.data import counted_seed
+from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
 from graphfusion.training.diagnosis import blame, check_gradients
 from graphfusion.training.fit import Fit
+from graphfusion.training.memory import out_of_memory
 from graphfusion.training.rows import Parts
 
 Alone = Callable[[int], GraphBatch]
@@ -19,10 +21,11 @@ Alone = Callable[[int], GraphBatch]
 
 def take_step(fit: Fit, group: Sequence[Parts], rate: float, epoch: int, first: int, alone: Alone) -> float:
     """Gradients of all batches of `group` (the batches `first`, `first + 1` … of `epoch`), then one step with learning rate
-    `rate`; the sum of their losses. The weights stay as they are if an error is raised.
+    `rate`; the sum of their losses. The weights stay as they are if a loss or gradient is not finite, or memory does not do
+    for the gradients.
 
     Raises:
-        TrainingError: a loss or a gradient is not finite.
+        TrainingError: a loss or a gradient is not finite, or there is no memory for the optimiser's state.
     """
     fit.optimizer.zero_grad()
     for entry in fit.optimizer.param_groups:
@@ -31,8 +34,20 @@ def take_step(fit: Fit, group: Sequence[Parts], rate: float, epoch: int, first: 
     if any(group):
         rows = [row for parts in group for part in parts for row in part.ids.tolist()]
         _clip(fit, rows)
-        fit.optimizer.step()
+        _apply(fit)
     return total
+
+
+def _apply(fit: Fit) -> None:
+    """The optimiser's step; half of one cannot be taken again, so short memory ends the fit here."""
+    try:
+        fit.optimizer.step()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"no memory for the optimiser's state ({error}); lower dim, or use optimizer='sgd'."
+        ) from error
 
 
 def _backward(fit: Fit, parts: Parts, batches: int, place: tuple[int, int], alone: Alone) -> float:
@@ -45,7 +60,8 @@ def _backward(fit: Fit, parts: Parts, batches: int, place: tuple[int, int], alon
             loss: Tensor = fit.step_module(batch, shares)
         value = float(loss.detach())
         if value != value or value in (float("inf"), -float("inf")):
-            raise blame(fit.model, part, alone, value)
+            with fit.accelerator.autocast():
+                raise blame(fit.model, part, lambda row: alone(row).to(fit.accelerator.device), value)
         fit.accelerator.backward(loss / batches)
         total += value
     return total
@@ -64,15 +80,11 @@ def _shares(model: FusionModel, parts: Parts) -> list[dict[str, float] | None]:
 
 
 def _clip(fit: Fit, rows: Sequence[int]) -> None:
-    """Gradients scaled to a norm of at most `clip`, and looked at: with fp16 the scaler does that."""
-    norm = fit.accelerator.clip_grad_norm_(fit.step_module.parameters(), fit.config.clip or float("inf"))
+    """Gradients looked at, then scaled to a norm of at most `clip`; with fp16 the scaler looks at them."""
+    fit.accelerator.unscale_gradients()
+    parameters = [p for p in fit.step_module.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if fit.config.precision != "fp16":
-        check_gradients(fit.model, 0.0 if norm is None else norm, rows)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short, on a GPU or a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+        check_gradients(fit.model, norm, rows)
+    if fit.config.clip:
+        torch.nn.utils.clip_grads_with_norm_(parameters, fit.config.clip, norm)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from graphfusion.config import TrainingConfig
 from graphfusion.data import Budget
-from graphfusion.errors import TrainingError
+from graphfusion.errors import CheckpointError, ConfigError, TrainingError
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.graph_builder.relations import Full
 from graphfusion.modalities import NodeType, TokenizedSample, Tokens
+from graphfusion.predictor import FusionPredictor
+from graphfusion.schema import Features
+from graphfusion.selftest.rows import COLUMNS, SMALL, make_rows, predictor
 from graphfusion.training.cap import cap_rows
+from graphfusion.training.checkpoint import read_folder, write_folder
 from graphfusion.training.diagnosis import check_gradients, check_weights, first_broken
 from graphfusion.training.interruption import Interruption
-from graphfusion.training.step import out_of_memory
+from graphfusion.training.memory import out_of_memory
+from graphfusion.training.rows import Collate
+from graphfusion.training.step import _clip
 
 VECTORS = NodeType("features", (2,))
 
@@ -85,3 +96,110 @@ def test_signals_wait_for_the_step_once() -> None:
     with Interruption(active=False) as interruption, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert interruption.asked == ""
+
+
+def test_the_gradient_that_is_named_is_the_broken_one() -> None:
+    """Clipping by a norm that is not finite would break them all first."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    model(torch.ones(1, 2)).sum().backward()
+    model[1].bias.grad[0] = float("nan")
+    fit = SimpleNamespace(
+        step_module=model,
+        model=model,
+        config=TrainingConfig(),
+        accelerator=SimpleNamespace(unscale_gradients=lambda: None),
+    )
+    with pytest.raises(TrainingError, match=r"gradient of '1\.bias'"):
+        _clip(fit, [0])
+    assert torch.isfinite(model[0].weight.grad).all()
+
+
+def test_a_step_that_was_half_applied_is_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no memory for the moments")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", short)
+    with pytest.raises(TrainingError, match=r"optimiser's state .* optimizer='sgd'"):
+        predictor().fit(make_rows(8), valid=None, quiet=True)
+
+
+def test_short_memory_while_a_batch_is_made_halves_it_and_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Collate.__call__
+
+    def short(self: Collate, samples: Any) -> Any:
+        if len(samples) > 3:
+            raise MemoryError("more than three rows")
+        return real(self, samples)
+
+    settings = {"optimizer": "sgd", "epochs": 1, "dropout": 0.0, "modality_dropout": 0.0}
+    whole = predictor(**settings).fit(make_rows(12), valid=None, quiet=True)
+    monkeypatch.setattr(Collate, "__call__", short)
+    for workers in (0, 1):
+        halved = predictor(**settings, workers=workers)
+        halved.fit(make_rows(12), valid=None, quiet=True, on_error="skip")
+        assert halved.report is not None
+        assert halved.report.skipped == 0
+        assert halved.history[0]["train_loss"] == pytest.approx(whole.history[0]["train_loss"], abs=1e-6)
+
+
+def test_rows_that_were_cut_are_not_moved_as_pictures() -> None:
+    fitted = predictor(epochs=1, max_nodes=12).fit(make_rows(12), valid=None, quiet=True)
+    assert fitted.report is not None
+    assert fitted.report.skipped == 0
+    assert "cut" in {i.action for i in fitted.report.incidents}
+
+
+def test_a_fit_without_any_row_left_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("never")
+
+    monkeypatch.setattr("graphfusion.modalities.features.FeaturesModality.augment", broken)
+    with pytest.raises(TrainingError, match=r"no row is left to train on; the last one, row .*: ValueError: never"):
+        predictor().fit(make_rows(8), valid=None, quiet=True, on_error="skip")
+
+
+def test_an_answer_that_is_not_finite_names_its_row() -> None:
+    rows = [{"x": [float(i), 1.0], "y": float(i)} for i in range(12)]
+    fitted = FusionPredictor("y", columns={"x": Features(standardize=False)}, **{**SMALL, "epochs": 1})
+    fitted.fit(rows, valid=None, quiet=True)
+    with pytest.raises(TrainingError, match="row 1 is not finite"):
+        fitted.predict([rows[0], {"x": [3e38, 3e38]}])
+
+
+def test_the_report_of_a_fit_covers_its_validation_rows() -> None:
+    rows = make_rows(12)
+    for row in rows:
+        row["clip"] = "no vector"
+    fitted = predictor(epochs=1).fit(rows, valid=0.25, quiet=True, on_error="missing")
+    assert fitted.report is not None
+    assert (fitted.report.seen, fitted.report.repaired) == (12, 12)
+
+
+def test_a_resumed_fit_refuses_other_columns(tmp_path: Path) -> None:
+    rows = make_rows(8)
+    predictor(epochs=1).fit(rows, valid=None, save_path=tmp_path, quiet=True)
+    other = FusionPredictor("label", columns={**COLUMNS, "age": None}, **{**SMALL, "epochs": 1})
+    with pytest.raises(ConfigError, match="other columns="):
+        other.fit(rows, valid=None, save_path=tmp_path, quiet=True, resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("fit.json", {"epoch": "x"}),
+        ("fit.json", {"columns": ...}),
+        ("fit.json", {"score": 3}),
+        ("predictor.json", {"config": ...}),
+        ("predictor.json", {"schema": ...}),
+    ],
+)
+def test_a_forged_checkpoint_is_refused(file: str, change: dict[str, Any], tmp_path: Path) -> None:
+    rows = make_rows(8)
+    predictor(epochs=1).fit(rows, valid=None, save_path=tmp_path, quiet=True)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    files = read_folder(newest)
+    document = {**json.loads(files[file]), **change}
+    document = {name: value for name, value in document.items() if value is not ...}
+    write_folder(newest, {**files, file: json.dumps(document).encode()})
+    with pytest.raises(CheckpointError):
+        predictor(epochs=1).fit(rows, valid=None, save_path=tmp_path, quiet=True, resume="auto")
