@@ -65,12 +65,14 @@ from graphfusion.training.checkpoint import (
     remove_folder,
     to_json,
     to_safetensors,
+    write_file,
     write_folder,
 )
 from graphfusion.training.optimizer import load_optimizer, optimizer_tensors
 from graphfusion.training.progress import FitProgress, MetricsLog
 
 CHECKPOINTS = "step-*"
+INCIDENTS = "incidents.jsonl"
 ARTEFACT = "predictor"
 """Folder below `save_path` that holds the fitted predictor."""
 SHOWN = 256
@@ -182,8 +184,8 @@ class FusionPredictor:
         """Fit to a table (see `read_table`) and keep the weights that are best on validation rows.
 
         `valid` is a share of the rows, a table of its own, or None. With `save_path`, that folder receives the
-        predictor, checkpoints, `metrics.jsonl` and TensorBoard files; `resume="auto"` (or True) goes on from its last
-        checkpoint, on a CPU to the same bits, and begins anew where there is none; `"never"` (or False) replaces an earlier
+        predictor, checkpoints, `metrics.jsonl`, `incidents.jsonl` and TensorBoard files; `resume="auto"` (or True) goes on
+        from its last checkpoint, on a CPU to the same bits, and begins anew where there is none; `"never"` (or False) replaces an earlier
         fit. With it Ctrl-C and SIGTERM end the fit after the step that runs, with a checkpoint; SIGUSR1 writes one and goes
         on. `time_limit` is in seconds. `on_error`: see `modalities.prepare`; `skip` also leaves out a row whose worker dies.
         `media_root`: see `read_table`.
@@ -233,6 +235,7 @@ class FusionPredictor:
             self.report = Report(self.report.seen + held_report.seen, [*self.report.incidents, *held_report.incidents])
         self._pipeline = pipeline
         if folder:
+            write_file(folder / INCIDENTS, self.report.json_lines().encode())
             self.save(folder / ARTEFACT)
         return self
 
@@ -407,7 +410,8 @@ class FusionPredictor:
             read_table(table, media_root, _text_columns(self.schema)), numbers=()
         )  # answers line up with the rows
         if not len(read):
-            return [], 0, Report()
+            self.report = Report()
+            return [], 0, self.report
         rows, self.report = _tokenize(self.pipeline, read, on_error, targets, self._budget())
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)

@@ -47,13 +47,36 @@ def backends() -> list[str]:
     for name, reason in backends().items():
         width = f", {library.lanes()} floats a vector" if name == "cpu" and not reason else ""
         lines.append(f"attention backend {name:<10} {f'cannot run: {reason}' if reason else f'ready{width}'}")
+    lines.append(f"attention tried: {_attention()}")
     if not torch.cuda.is_available():
-        return [*lines, "CUDA device: none; everything runs on the CPU"]
+        return [*lines, f"CUDA device: none ({_why_no_gpu()}); everything runs on the CPU"]
     return [
         *lines,
         f"CUDA device: {torch.cuda.get_device_name()}",
         "on CUDA attention runs in plain PyTorch (reference); there are no kernels for it yet",
     ]
+
+
+def _attention() -> str:
+    """What came of a few odd graphs on every backend that is ready."""
+    import tempfile
+    from pathlib import Path
+
+    from graphfusion.selftest import CHECKS
+
+    with tempfile.TemporaryDirectory() as folder:
+        figure = CHECKS["I50"](Path(folder), False)
+    return f"{figure.passed} of {figure.total} graphs right {figure.note}"
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides all GPUs"
+    return f"this torch is built for CUDA {torch.version.cuda}, but finds no GPU or no driver"
 
 
 def packages() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from graphfusion.cli.answers import Columns, add_answer_options, format_of, plain_numbers, write_answers
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options
+from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
 
 SENTENCE = "The unified representation of each row of a table: one vector of numbers."
 EXAMPLE = "graphfusion embed runs/a new.csv --out vectors.parquet"
@@ -23,7 +23,9 @@ def run(options: argparse.Namespace) -> int:
     ending = format_of(options)
     from graphfusion.predictor import FusionPredictor
 
-    vectors = FusionPredictor.load(options.model).embed(options.table, **row_options(options))
+    predictor = FusionPredictor.load(options.model)
+    vectors = predictor.embed(options.table, **row_options(options))
+    write_incidents(predictor, options)
     columns: Columns
     if ending == ".csv":
         columns = {f"e{i}": plain_numbers(column) for i, column in enumerate(vectors.T)}

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options
+from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
 
 SENTENCE = "Metrics over the rows of a table that have the target."
 EXAMPLE = "graphfusion evaluate runs/a test.csv --json"
@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the metrics."""
     from graphfusion.predictor import FusionPredictor
 
-    scores = FusionPredictor.load(options.model).evaluate(options.table, options.unseen, **row_options(options))
+    predictor = FusionPredictor.load(options.model)
+    scores = predictor.evaluate(options.table, options.unseen, **row_options(options))
+    write_incidents(predictor, options)
     print(json.dumps(_finite(scores), indent=1, ensure_ascii=False) if options.json else as_table(scores))
     return 0
 

@@ -71,7 +71,15 @@ def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
     group.add_argument("--on-error", choices=POLICIES, default="error",
                        help="for a cell that cannot be read: stop, leave out its row, or take it as missing")  # fmt: skip
     if with_modalities:
+        group.add_argument("--incidents", type=Path, metavar="FILE.jsonl",
+                           help="also write each cell left out, taken as missing or cut: row, column, file, reason")  # fmt: skip
         group.add_argument("--without", nargs="+", default=[], metavar="NAME", help="modalities to withhold")
+
+
+def write_incidents(predictor: Any, options: argparse.Namespace) -> None:
+    """What the last answer's report says, where a file is asked for."""
+    if options.incidents:
+        options.incidents.write_text(predictor.report.json_lines() if predictor.report else "", encoding="utf-8")
 
 
 def row_options(options: argparse.Namespace) -> dict[str, Any]:

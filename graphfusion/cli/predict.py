@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from graphfusion.cli.answers import add_answer_options, format_of, plain_numbers, write_answers
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options
+from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
 
 SENTENCE = "Answer for each row of a table; answers line up with the rows."
 EXAMPLE = "graphfusion predict runs/a new.csv --out answers.csv"
@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     predictor = FusionPredictor.load(options.model)
     columns = _probabilities(predictor, options) if options.proba else _outputs(predictor, options)
+    write_incidents(predictor, options)
     write_answers(columns, options)
     return 0
 

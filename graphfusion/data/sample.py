@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,10 @@ class Report:
     def ok(self) -> int:
         """Rows without an incident."""
         return self.seen - self.skipped - self.repaired
+
+    def json_lines(self) -> str:
+        """One JSON object an incident: row, column, file (of a media cell that is a path), reason, action."""
+        return "".join(json.dumps(vars(i)) + "\n" for i in self.incidents)
 
     def __str__(self) -> str:
         counts = f"{self.seen} rows seen = {self.ok} ok + {self.skipped} skipped + {self.repaired} repaired"

@@ -75,6 +75,19 @@ def test_answers_line_up_with_the_rows(folder: Path, model: gf.FusionPredictor, 
     assert said.err.startswith("note: 6 rows seen = 5 ok + 1 skipped + 0 repaired")
 
 
+def test_every_incident_can_be_had_in_a_file(folder: Path, tmp_path: Path) -> None:
+    rows = [{"price": "cheap", "title": "a pot"}, {"price": 3.0, "title": "a pan"}]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for command in ("predict", "embed"):
+        out = f"--out {tmp_path / command}.csv --on-error missing --incidents {tmp_path / command}.jsonl"
+        assert run(f"{command} model {tmp_path / 'odd.jsonl'} {out}", folder) == 0
+        (line,) = (tmp_path / f"{command}.jsonl").read_text().splitlines()
+        told = json.loads(line)
+        assert (told["row"], told["column"], told["action"], told["file"]) == (0, "price", "missing", "")
+        assert "cheap" in told["reason"]
+    assert (folder / "model" / "incidents.jsonl").read_text() == ""
+
+
 def test_probabilities(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
     assert run("predict model new --on-error missing --proba --without title", folder) == 0
     found = answers(capsys.readouterr().out)
@@ -234,6 +247,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.Monke
     said = capsys.readouterr().out
     assert "attention backend reference  ready" in said
     assert "CUDA device" in said
+    assert "attention tried: 15 of 15 graphs right" in said
     assert f"numpy {np.__version__}" in said
     monkeypatch.setattr(library, "_library", lambda: "no compiler was there")
     monkeypatch.setattr("importlib.metadata.requires", lambda _: ["numpy>=2", 'no-such-package>=1; extra == "video"'])
