@@ -101,7 +101,9 @@ def main() -> None:
         "device": options.device,
     }
     predictor = graphfusion.FusionPredictor(target="answer", preset="fast", seed=0, **settings)
-    predictor.fit(folder / "train.parquet", valid=folder / "valid.parquet", save_path=options.out / "run")
+    predictor.fit(
+        folder / "train.parquet", valid=folder / "valid.parquet", save_path=options.out / "run", resume="restart"
+    )
     fitted = time.monotonic() - began
     scores = show(predictor, folder, options.out)
     total = time.monotonic() - began

@@ -56,6 +56,7 @@ from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import (
     MANIFEST,
     as_checkpoint_error,
+    check_replaceable,
     from_json,
     from_safetensors,
     newest_folder,
@@ -184,9 +185,10 @@ class FusionPredictor:
         """Fit to a table (see `read_table`) and keep the weights that are best on validation rows.
 
         `valid` is a share of the rows, a table of its own, or None. With `save_path`, that folder receives the
-        predictor, checkpoints, `metrics.jsonl`, `incidents.jsonl` and TensorBoard files; `resume="auto"` (or True) goes on
-        from its last checkpoint, on a CPU to the same bits, and begins anew where there is none; `"never"` (or False) replaces an earlier
-        fit. With it Ctrl-C and SIGTERM end the fit after the step that runs, with a checkpoint; SIGUSR1 writes one and goes
+        predictor, checkpoints, `metrics.jsonl`, `incidents.jsonl` and TensorBoard files. If it holds an earlier fit,
+        `resume="auto"` (or True) goes on from its last checkpoint, on a CPU to the same bits, `"restart"` replaces it, and
+        `"never"` (or False) refuses. With a folder Ctrl-C and SIGTERM end the fit after the step that runs, with a checkpoint;
+        SIGUSR1 writes one and goes
         on. `time_limit` is in seconds. `on_error`: see `modalities.prepare`; `skip` also leaves out a row whose worker dies.
         `media_root`: see `read_table`.
 
@@ -199,9 +201,7 @@ class FusionPredictor:
         limit = self.config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
         folder = _ready_folder(save_path)
-        resume = _resumes(resume)
-        if resume and folder is None:
-            raise ConfigError("resume needs the save_path of the fit to go on with.")
+        resume = _resumes(resume, folder)
         read = read_table(table, media_root, _text_columns(self.columns))
         if not len(read):
             raise SchemaError("the table has no rows.")
@@ -250,9 +250,11 @@ class FusionPredictor:
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
         state = _fit_state(job.files, fit, digest) if job.files else FitState()
+        if job.files:
+            progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
         log = MetricsLog(job.folder, state.epoch)
-        if job.folder and not job.files and _remove_checkpoints(job.folder):
-            progress.say(f"{job.folder} held an earlier fit: it is replaced (resume='auto' would have gone on with it)")
+        if job.folder and not job.files:
+            _remove_checkpoints(job.folder)
 
         def save(state: FitState) -> None:
             assert job.folder is not None
@@ -299,7 +301,8 @@ class FusionPredictor:
     def evaluate(self, table: Any, unseen: str = "error", **options: Any) -> dict[str, Any]:
         """Metrics over the rows that have the target; `name/metric` with several targets.
 
-        `rows` counts the rows that have a target, `skipped` those left out. `unseen`: what a class is that no training row
+        `rows` counts the rows that have a target, `unlabelled` those that have none and are not scored, `skipped` those left
+        out. `unseen`: what a class is that no training row
         had, an `error` or a label that is answered `wrong`. Other options: see `predict`.
         """
         if unseen not in ("error", "wrong"):
@@ -310,7 +313,8 @@ class FusionPredictor:
         logits = predict_logits(self.pipeline.model, self._batches(rows))
         targets = {n: _encode(task, rows, unseen) for n, task in self.pipeline.tasks.items()}
         scores = score_logits(self.pipeline.model, logits, targets)
-        return {**scores, "rows": sum(_has_target(r) for r in rows), "skipped": report.skipped}
+        labelled = sum(_has_target(r) for r in rows)
+        return {**scores, "rows": labelled, "unlabelled": len(rows) - labelled, "skipped": report.skipped}
 
     def embed(self, table: Any, **options: Any) -> NDArray[np.float32]:
         """The unified representation (rows, dim); NaN in a row left out. Options: see `predict`."""
@@ -413,6 +417,7 @@ class FusionPredictor:
             self.report = Report()
             return [], 0, self.report
         rows, self.report = _tokenize(self.pipeline, read, on_error, targets, self._budget())
+        self.report.absent = tuple(name for name in self.schema.inputs if name not in read.columns)
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
@@ -503,20 +508,32 @@ class FusionPredictor:
             raise ConfigError(
                 f"resume: {path} was fitted with other settings ({'; '.join(changed)}); use them or another save_path."
             )
+        if targets != list(self.targets):
+            raise ConfigError(f"resume: {path} was fitted to {targets}, now {list(self.targets)}.")
         if declared != self._declared():
             raise ConfigError(
                 f"resume: {path} was fitted with other columns= than now; use those or another save_path."
             )
-        if targets != list(self.targets):
-            raise ConfigError(f"resume: {path} was fitted to {targets}, now {list(self.targets)}.")
         if self.config.training.precision == "fp16":
             raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
         return files
 
 
-def _resumes(resume: bool | str) -> bool:
-    if isinstance(resume, str) and resume not in ("auto", "never"):
-        raise ConfigError(unknown_name("value of resume", resume, ("auto", "never")))
+def _resumes(resume: bool | str, folder: Path | None) -> bool:
+    """Whether a fit goes on from a checkpoint below `folder`; ConfigError if it would replace an earlier one unasked."""
+    if isinstance(resume, str) and resume not in ("auto", "never", "restart"):
+        raise ConfigError(unknown_name("value of resume", resume, ("auto", "never", "restart")))
+    if (
+        resume in ("never", False)
+        and folder
+        and ((folder / ARTEFACT).exists() or any((folder / "checkpoints").glob(CHECKPOINTS)))
+    ):
+        raise ConfigError(
+            f"{folder} holds an earlier fit: resume='auto' goes on with it, resume='restart' replaces it; or choose another "
+            "save_path."
+        )
+    if resume in ("auto", True) and folder is None:
+        raise ConfigError("resume needs the save_path of the fit to go on with.")
     return resume in ("auto", True)
 
 
@@ -528,6 +545,7 @@ def _ready_folder(save_path: str | os.PathLike[str] | None) -> Path | None:
     if os.path.isfile(folder):
         raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
     prepare_folder(folder)
+    check_replaceable(folder / ARTEFACT, ("predictor.json", "weights.safetensors"))
     return folder
 
 

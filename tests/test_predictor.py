@@ -191,8 +191,27 @@ def test_resume_refuses_other_rows_or_targets_and_a_new_fit_starts_anew(tmp_path
             fit(other, valid=valid, resume=True)
     with pytest.raises(ConfigError, match="fitted to"):
         fit(rows, "age", valid=0.25, resume=True)
-    fit(rows[:12], valid=0.25)
+    with pytest.raises(ConfigError, match="holds an earlier fit: resume='auto' goes on with it, resume='restart'"):
+        fit(rows[:12], valid=0.25)
+    fit(rows[:12], valid=0.25, resume="restart")
     assert fit(rows[:12], valid=0.25, resume=True).history
+
+
+def test_what_stands_in_the_way_of_the_predictor_is_told_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "predictor").mkdir()
+    (tmp_path / "predictor" / "my.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"my\.txt"):
+        gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(make_rows(6), save_path=tmp_path, quiet=True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_column_that_the_table_lacks_is_in_the_report(fitted: tuple[gf.FusionPredictor, Path]) -> None:
+    p, _ = fitted
+    rows = [{k: v for k, v in row.items() if k != "photo"} for row in make_rows(3)]
+    p.predict(rows)
+    assert p.report is not None
+    assert p.report.absent == ("photo",)
+    assert "no column 'photo': missing in every row" in str(p.report)
 
 
 def test_a_class_that_only_validation_has_is_said_and_not_scored(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,8 @@ def format_of(options: argparse.Namespace) -> str:
         )
     if not out.parent.is_dir():
         raise TableError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    if out.exists() and os.path.exists(options.table) and out.samefile(options.table):
+        raise TableError(f"--out {out}: that is the table itself, which would be lost; choose another file.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise TableError(f"--out {out}: cannot be written there.")
     return ending

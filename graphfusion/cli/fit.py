@@ -35,8 +35,8 @@ def add_options(parser: Parser) -> None:
         "--out", required=True, type=Path, metavar="DIR", help="folder for the model, checkpoints and logs"
     )
     how.add_argument("--valid", default="0.1", metavar="SHARE|FILE", help="validation rows, or none")
-    how.add_argument("--resume", choices=("auto", "never"), default="never",
-                     help="auto: go on from the last checkpoint below --out, if there is one")  # fmt: skip
+    how.add_argument("--resume", choices=("auto", "restart", "never"), default="never",
+                     help="if --out holds an earlier fit: go on from its last checkpoint, replace it, or refuse")  # fmt: skip
     how.add_argument("--time-limit", type=float, metavar="SECONDS", help="end after this time with what is best then")
     how.add_argument("--quiet", action="store_true", help="say nothing but errors")
     add_row_options(parser, with_modalities=False)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from graphfusion.config import ModelConfig, TrainingConfig
 from graphfusion.errors import unknown_name
 
 POLICIES = ("error", "skip", "missing")
+SETTINGS = {f.name for config in (ModelConfig, TrainingConfig) for f in dataclasses.fields(config)}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -36,6 +39,8 @@ class Parser(argparse.ArgumentParser):
         """Say that an argument has no meaning for a command."""
         assert self._subparsers is not None
         choices: dict[str, Parser] = self._subparsers._group_actions[0].choices  # type: ignore[assignment]
+        if argument.startswith("--") and argument[2:].partition("=")[0] in SETTINGS and command == "fit":
+            choices[command].error(f"{argument} is a setting: write --set {argument[2:].partition('=')[0]}=…")
         known = [o for action in choices[command]._actions for o in action.option_strings if o.startswith("--")]
         is_option = argument.startswith("-")
         choices[command].error(unknown_name("option", argument.partition("=")[0], known) if is_option else
@@ -69,7 +74,7 @@ def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
     group = parser.add_argument_group("rows")
     group.add_argument("--media-root", metavar="DIR", help="folder of the media files; without it, that of the table")
     group.add_argument("--on-error", choices=POLICIES, default="error",
-                       help="for a cell that cannot be read: stop, leave out its row, or take it as missing")  # fmt: skip
+                       help="a cell that cannot be read: stop, leave out its row (the answer is empty), or go on without it")  # fmt: skip
     if with_modalities:
         group.add_argument("--incidents", type=Path, metavar="FILE.jsonl",
                            help="also write each cell left out, taken as missing or cut: row, column, file, reason")  # fmt: skip
@@ -77,7 +82,10 @@ def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
 
 
 def write_incidents(predictor: Any, options: argparse.Namespace) -> None:
-    """What the last answer's report says, where a file is asked for."""
+    """What the last answer's report says, where a file is asked for; a note of columns that the table lacks."""
+    if predictor.report and predictor.report.absent:
+        names = ", ".join(map(repr, predictor.report.absent))
+        print(f"note: {options.table} has no column {names}: missing in every row", file=sys.stderr)
     if options.incidents:
         options.incidents.write_text(predictor.report.json_lines() if predictor.report else "", encoding="utf-8")
 

@@ -43,6 +43,8 @@ class Report:
 
     seen: int = 0
     incidents: list[Incident] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
+    """Input columns that the table does not have: missing in every row."""
 
     @property
     def skipped(self) -> int:
@@ -66,6 +68,7 @@ class Report:
 
     def __str__(self) -> str:
         counts = f"{self.seen} rows seen = {self.ok} ok + {self.skipped} skipped + {self.repaired} repaired"
+        counts += f"; no column {', '.join(map(repr, self.absent))}: missing in every row" if self.absent else ""
         shown = "".join(f"\n  {incident}" for incident in self.incidents[:5])
         more = f"\n  … and {len(self.incidents) - 5} more" if len(self.incidents) > 5 else ""
         return counts + shown + more

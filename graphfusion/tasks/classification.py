@@ -44,8 +44,15 @@ class ClassificationTask(nn.Module):
         return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
 
     def encode_unseen(self, labels: Sequence[Any]) -> Tensor:
-        """The same, with `UNSEEN` for a label of no class."""
-        return torch.tensor([self._index(label, UNSEEN) for label in labels], dtype=torch.int64)
+        """The same, with `UNSEEN`, `UNSEEN` − 1 … for labels of no class, a number each."""
+        strange: dict[Any, int] = {}
+        found = []
+        for label in labels:
+            index = self._index(label, UNSEEN)
+            if index == UNSEEN:
+                index = strange.setdefault(plain_label(label, self.name), UNSEEN - len(strange))
+            found.append(index)
+        return torch.tensor(found, dtype=torch.int64)
 
     def _index(self, label: Any, unseen: int | None = None) -> int:
         """Number of a label's class, `unseen` if it has none; SchemaError if that is None or it can be no label."""
@@ -83,7 +90,7 @@ class ClassificationTask(nn.Module):
     def metrics(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
         """accuracy, macro_f1, weighted_f1, and per_class: class → precision, recall, f1, count.
 
-        A label of no class is answered wrongly; averages of F1 are over the classes.
+        A label of no class is answered wrongly: averages of F1 count it as a class with F1 = 0, `per_class` does not.
         """
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -91,7 +98,7 @@ class ClassificationTask(nn.Module):
         truth, guess = target.numpy()[known], logits.argmax(dim=1).numpy()[known]
         if not len(truth):
             return {}
-        every = list(range(len(self.classes)))
+        every = [*range(len(self.classes)), *sorted({t for t in truth.tolist() if t < 0})]
         scores = precision_recall_fscore_support(truth, guess, labels=every, zero_division=0.0)
         held = scores[3] > 0  # macro: over the classes that the rows have
         return {
@@ -100,6 +107,6 @@ class ClassificationTask(nn.Module):
             "weighted_f1": float(np.average(scores[2], weights=scores[3])) if held.any() else 0.0,
             "per_class": {
                 str(c): {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
-                for c, p, r, f, n in zip(self.classes, *scores, strict=True)
+                for c, p, r, f, n in zip(self.classes, *(s[: len(self.classes)] for s in scores), strict=True)
             },
         }

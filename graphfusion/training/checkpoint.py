@@ -156,6 +156,16 @@ def prepare_folder(path: Path) -> None:
             file.write(bytes(4096))
 
 
+def check_replaceable(path: Path, files: Iterable[str]) -> None:
+    """See that nothing is at `path` but a saved folder, which `write_folder` of such `files` may replace.
+
+    Raises:
+        CheckpointError: something else is there.
+    """
+    with _told(path, "cannot be looked at"):
+        _refuse_others(path, files)
+
+
 @contextmanager
 def as_checkpoint_error(what: str) -> Iterator[None]:
     """Errors of making objects from a file that is whole but not what graphfusion writes, as CheckpointError."""

@@ -88,6 +88,28 @@ def test_every_incident_can_be_had_in_a_file(folder: Path, tmp_path: Path) -> No
     assert (folder / "model" / "incidents.jsonl").read_text() == ""
 
 
+def test_a_table_is_never_overwritten_by_its_answers(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_bytes((folder / "new.csv").read_bytes())
+    for command in ("predict", "embed"):
+        assert run(f"{command} model {table} --out {tmp_path}/../{tmp_path.name}/rows.csv", folder) == 2
+        assert "is the table itself" in capsys.readouterr().err
+    assert table.read_bytes() == (folder / "new.csv").read_bytes()
+
+
+def test_a_missing_column_is_said(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "some.csv").write_text("title\na pot\n")
+    assert run(f"predict model {tmp_path}/some.csv", folder) == 0
+    assert "has no column 'price': missing in every row" in capsys.readouterr().err
+
+
+def test_a_setting_in_place_of_an_option_is_explained(folder: Path, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(f"fit train --target label --out {folder}/x --epochs 3", folder)
+    assert left.value.code == 2
+    assert "--epochs is a setting: write --set epochs=…" in capsys.readouterr().err
+
+
 def test_probabilities(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
     assert run("predict model new --on-error missing --proba --without title", folder) == 0
     found = answers(capsys.readouterr().out)

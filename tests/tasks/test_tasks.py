@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from sklearn.metrics import f1_score
 
 from graphfusion.errors import GraphError, SchemaError
 from graphfusion.fusion import FusedGraph
@@ -147,3 +148,14 @@ def test_a_class_that_no_training_row_had_is_answered_wrongly() -> None:
     assert task.metrics(logits, target)["accuracy"] == pytest.approx(2 / 3)
     alone = task.loss(logits[[0, 3]], task.encode(["a", "b"]))
     torch.testing.assert_close(task.loss(logits, target), alone)
+
+
+def test_averages_of_f1_count_classes_that_no_training_row_had() -> None:
+    task = ClassificationTask("t", 4, ("a", "b"))
+    truth = ["a", "zebra", "b", "gnu", "zebra"]
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]])
+    found = task.metrics(logits, task.encode_unseen(truth))
+    guess = ["a", "a", "b", "b", "a"]
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
+    assert found["weighted_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
+    assert list(found["per_class"]) == ["a", "b"]
