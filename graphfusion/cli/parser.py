@@ -73,8 +73,8 @@ def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
     """What to do about the rows."""
     group = parser.add_argument_group("rows")
     group.add_argument("--media-root", metavar="DIR", help="folder of the media files; without it, that of the table")
-    group.add_argument("--on-error", choices=POLICIES, default="error",
-                       help="a cell that cannot be read: stop, leave out its row (the answer is empty), or go on without it")  # fmt: skip
+    explained = "a cell that cannot be read: stop, leave out its row (the answer is empty), or go on without it"
+    group.add_argument("--on-error", choices=POLICIES, default="error", help=explained)
     if with_modalities:
         group.add_argument("--incidents", type=Path, metavar="FILE.jsonl",
                            help="also write each cell left out, taken as missing or cut: row, column, file, reason")  # fmt: skip
