@@ -127,7 +127,10 @@ def _disturbed(table: Path, folder: Path, settings: Mapping[str, Any], name: str
         str(folder),
     ]
     process = subprocess.Popen(  # noqa: S603 - this Python
-        [*command, "--resume", "auto", "--quiet", "--set", *given], start_new_session=True, stderr=subprocess.DEVNULL
+        [*command, "--resume", "auto", "--quiet", "--set", *given],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # other threads, other bits
     )
     while process.poll() is None and not list(folder.glob("checkpoints/step-*")):
         time.sleep(0.01)

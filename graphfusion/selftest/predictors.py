@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import graphfusion
@@ -104,8 +105,10 @@ def _answers(path: Path, expected: NDArray[np.float32]) -> str | None:
 
 
 def _start(call: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """A fresh process that calls a function of this module."""
-    around = {**os.environ, "PYTHONPATH": str(Path(graphfusion.__file__).parents[1]), **environment}
+    """A fresh process that calls a function of this module, with as many threads as this one: others give other bits."""
+    threads = str(torch.get_num_threads())
+    path = str(Path(graphfusion.__file__).parents[1])
+    around = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, **environment}
     code = f"import {__name__} as here; here.{call}"
     return subprocess.Popen([sys.executable, "-c", code], env=around, cwd=cwd, stderr=subprocess.PIPE, text=True)  # noqa: S603
 
