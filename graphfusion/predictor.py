@@ -186,11 +186,10 @@ class FusionPredictor:
 
         `valid` is a share of the rows, a table of its own, or None. With `save_path`, that folder receives the
         predictor, checkpoints, `metrics.jsonl`, `incidents.jsonl` and TensorBoard files. If it holds an earlier fit,
-        `resume="auto"` (or True) goes on from its last checkpoint, on a CPU to the same bits, `"restart"` replaces it, and
-        `"never"` (or False) refuses. With a folder Ctrl-C and SIGTERM end the fit after the step that runs, with a checkpoint;
-        SIGUSR1 writes one and goes
-        on. `time_limit` is in seconds. `on_error`: see `modalities.prepare`; `skip` also leaves out a row whose worker dies.
-        `media_root`: see `read_table`.
+        `resume="auto"` (or True) goes on from its last checkpoint, on a CPU with as many threads to the same bits, `"restart"`
+        replaces it, and `"never"` (or False) refuses. With a folder Ctrl-C and SIGTERM end the fit after the step that runs,
+        with a checkpoint; SIGUSR1 writes one and goes on. `time_limit` is in seconds. `on_error`: see `modalities.prepare`;
+        all but `error` also leave out a row that no batch can be made of. `media_root`: see `read_table`.
 
         Raises:
             TableError, SchemaError, CellError: the rows cannot be used; the message names row and column.
@@ -302,8 +301,8 @@ class FusionPredictor:
         """Metrics over the rows that have the target; `name/metric` with several targets.
 
         `rows` counts the rows that have a target, `unlabelled` those that have none and are not scored, `skipped` those left
-        out. `unseen`: what a class is that no training row
-        had, an `error` or a label that is answered `wrong`. Other options: see `predict`.
+        out. `unseen`: what a class is that no training row had, an `error` or a label that is answered `wrong`. Other options:
+        see `predict`.
         """
         if unseen not in ("error", "wrong"):
             raise ConfigError(unknown_name("unseen", unseen, ("error", "wrong")))

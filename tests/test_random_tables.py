@@ -17,27 +17,14 @@ from graphfusion.data.infer import infer_schema
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import modalities_of, prepare
 from graphfusion.model import make_builder, make_model
-from graphfusion.schema import Audio, Features, Image, Input, Tabular, Text
+from graphfusion.schema import Features, Input
+from graphfusion.selftest import random_tables
 from graphfusion.tasks import learn_target, make_task
 from graphfusion.training import Batches, Collate
 from tests.conftest import png, wav
 
-SPECS: dict[str, Input] = {
-    "text": Text(max_tokens=6, vocab_size=260),
-    "image": Image(size=8, patch=4),
-    "audio": Audio(bands=8, frames_per_token=2, max_seconds=0.5),
-    "number": Tabular("number"),
-    "category": Tabular("category"),
-    "features": Features(max_tokens=5),
-}
-BROKEN: dict[str, list[Any]] = {
-    "text": [b"bytes", ["list"]],
-    "image": [b"junk", "missing.png", np.full((2, 2), 9.0)],
-    "audio": [b"junk", "../out.wav", np.array([np.nan])],
-    "number": ["many", float("inf")],
-    "category": [],
-    "features": [np.zeros((2, 9)), "text", np.full(3, np.nan)],
-}
+SPECS: dict[str, Input] = {**random_tables.SPECS, "features": Features(max_tokens=5)}  # the width is learned
+BROKEN = random_tables.BROKEN
 
 
 @st.composite

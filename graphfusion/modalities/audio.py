@@ -12,8 +12,7 @@ import numpy as np
 
 from graphfusion.data.media import FloatArray
 from graphfusion.data.media.audio import read_audio
-from graphfusion.modalities.image import FIT_ROWS
-from graphfusion.modalities.readable import readable
+from graphfusion.modalities.readable import FIT_ROWS, readable
 from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 
 FLOOR = 1e-6

@@ -11,10 +11,8 @@ import numpy as np
 
 from graphfusion.data.media import FloatArray
 from graphfusion.data.media.image import read_sized_image
-from graphfusion.modalities.readable import readable
+from graphfusion.modalities.readable import FIT_ROWS, readable
 from graphfusion.modalities.tokens import NodeType, Tokens
-
-FIT_ROWS = 256
 
 
 @dataclass(frozen=True)

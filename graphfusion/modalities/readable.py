@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from graphfusion.errors import CellError
 
 T = TypeVar("T")
+FIT_ROWS = 256
+"""Rows that a mean and a deviation are learned from at most, where reading one takes long."""
 
 
 def readable(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from graphfusion.data.media import FloatArray
 from graphfusion.data.media.video import Clip, read_video
-from graphfusion.modalities.image import FIT_ROWS
-from graphfusion.modalities.readable import readable
+from graphfusion.modalities.readable import FIT_ROWS, readable
 from graphfusion.modalities.tokens import NodeType, Tokens
 
 

@@ -5,9 +5,9 @@ FFmpeg shows what is left of a file that was cut short and keeps silent; each co
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
+from graphfusion.data.media.audio_file import ogg_checksum
 from graphfusion.errors import MediaError
 
 BOXES = {
@@ -21,8 +21,6 @@ MOST_PARTS = 1_000_000
 SEGMENT = 0x18538067
 """Matroska's element that holds everything but the header."""
 TS_PACKET = 188
-TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-"""Each byte with its bits in reverse."""
 
 
 def container_of(data: bytes) -> str | None:
@@ -117,10 +115,8 @@ def _end_of_pages(data: bytes) -> int:
 
 
 def _checksum(page: bytes) -> int:
-    """CRC-32 of an Ogg page, its own field taken as 0: as zlib's, but high bit first and without inversion."""
-    blank = page[:22] + bytes(4) + page[26:]
-    turned = zlib.crc32(blank.translate(TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{turned:032b}"[::-1], 2)
+    """Of an Ogg page, its own field taken as 0."""
+    return ogg_checksum(page[:22] + bytes(4) + page[26:])
 
 
 def _end_of_packets(data: bytes) -> int:
