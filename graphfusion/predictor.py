@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphfusion.config import FREE, PRESETS, RunConfig
-from graphfusion.data import Budget, Incident, Report, Table, counted_seed, read_table, split_rows
-from graphfusion.data.infer import infer_schema
+from graphfusion.config import PRESETS, RunConfig
+from graphfusion.data import Budget, Incident, Report, Table, read_table, split_rows
 from graphfusion.encoders import ENCODERS
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
+from graphfusion.fit_folder import ARTEFACT, CHECKPOINTS, FitFolder, fit_state, resumes, rows_digest
 from graphfusion.fusion import FUSIONS
-from graphfusion.graph_builder import GRAPHS, GraphBatch, GraphBuilder, Relation, relation_from_dict, relation_to_dict
-from graphfusion.modalities import (
-    Modality,
-    TokenizedSample,
-    modalities_of,
-    modality_from_dict,
-    modality_to_dict,
-    prepare,
-)
-from graphfusion.model import FusionModel, make_builder, make_model
+from graphfusion.graph_builder import GRAPHS, GraphBatch, Relation, relation_from_dict, relation_to_dict
+from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
+from graphfusion.pipeline import Pipeline, document_of, own_randomness
 from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text, Video
-from graphfusion.tasks import Prediction, TargetScale, learn_target, make_task
+from graphfusion.tasks import Prediction
 from graphfusion.training import (
     DEVICES,
     OPTIMIZERS,
     PRECISIONS,
     Batches,
     Collate,
-    Fit,
     FitState,
     Noise,
     Surroundings,
@@ -52,30 +43,9 @@ from graphfusion.training import (
     score_logits,
     start_fit,
 )
-from graphfusion.training.cap import cap_rows
-from graphfusion.training.checkpoint import (
-    MANIFEST,
-    as_checkpoint_error,
-    check_replaceable,
-    from_json,
-    from_safetensors,
-    newest_folder,
-    prepare_folder,
-    read_folder,
-    recover,
-    remove_folder,
-    to_json,
-    to_safetensors,
-    write_file,
-    write_folder,
-)
-from graphfusion.training.optimizer import load_optimizer, optimizer_tensors
+from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
 from graphfusion.training.progress import FitProgress, MetricsLog
 
-CHECKPOINTS = "step-*"
-INCIDENTS = "incidents.jsonl"
-ARTEFACT = "predictor"
-"""Folder below `save_path` that holds the fitted predictor."""
 SHOWN = 256
 """Rows that the summary of the graph counts."""
 
@@ -88,33 +58,10 @@ class Job:
 
     rows: Sequence[TokenizedSample]
     held: Sequence[TokenizedSample]
-    folder: Path | None
+    folder: FitFolder | None
     files: Mapping[str, bytes] | None
     deadline: float
     skip: bool
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """All that a fit makes: `schema` with the classes filled in, fitted modalities, scales of number targets, the
-    graph builder and the model.
-    """
-
-    schema: Schema
-    modalities: Mapping[str, Modality]
-    scales: Mapping[str, TargetScale | None]
-    builder: GraphBuilder
-    model: FusionModel
-
-    @property
-    def columns(self) -> dict[str, tuple[str, ...]]:
-        """Columns of each node type."""
-        return {name: self.schema.columns_of(name) for name in self.modalities}
-
-    @property
-    def tasks(self) -> dict[str, Any]:
-        """Target → task."""
-        return dict(self.model.tasks.items())
 
 
 class FusionPredictor:
@@ -199,26 +146,24 @@ class FusionPredictor:
             self.config = self.config.override({"time_limit": time_limit})
         limit = self.config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
-        folder = _ready_folder(save_path)
-        resume = _resumes(resume, folder)
+        folder = FitFolder(Path(save_path), self.targets, self._declared(), self.config) if save_path else None
+        resume = resumes(resume, folder)
         read = read_table(table, media_root, _text_columns(self.columns))
         if not len(read):
             raise SchemaError("the table has no rows.")
         share = isinstance(valid, int | float)
         train, held = _split(read, valid, self.config.seed) if share else (read, None)
-        files = self._newest_checkpoint(folder) if resume and folder else None
-        with FitProgress(self.config.training.epochs, quiet) as progress, _own_randomness(self.config.seed, "fit"):
-            pipeline = self._restore(files) if files else self._make_pipeline(train)
+        files = folder.newest() if resume and folder else None
+        with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
+            pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
             if not share and valid is not None:  # read as the training rows were, not by what it looks like by itself
                 held = read_table(valid, media_root, _text_columns(pipeline.schema))
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
-            if resume and not files:
-                progress.say(f"nothing to resume below {folder}: a new fit begins")
+            if resume and folder and not files:
+                progress.say(f"nothing to resume below {folder.path}: a new fit begins")
             most = self._budget()
-            rows, self.report = _tokenize(pipeline, train, on_error, True, most, progress)
-            held_rows, held_report = (
-                _tokenize(pipeline, held, on_error, True, most, progress) if held else ([], Report())
-            )
+            rows, self.report = pipeline.tokenize(train, on_error, True, most, progress)
+            held_rows, held_report = pipeline.tokenize(held, on_error, True, most, progress) if held else ([], Report())
             unlabelled = sum(not _has_target(r) for r in rows)
             if unlabelled:
                 progress.say(f"{unlabelled} training rows have no target and teach nothing")
@@ -234,35 +179,31 @@ class FusionPredictor:
             self.report = Report(self.report.seen + held_report.seen, [*self.report.incidents, *held_report.incidents])
         self._pipeline = pipeline
         if folder:
-            write_file(folder / INCIDENTS, self.report.json_lines().encode())
-            self.save(folder / ARTEFACT)
+            folder.finish(pipeline, self.report)
         return self
 
     def _train(self, pipeline: Pipeline, job: Job, progress: FitProgress) -> FitState:
         """Fit the pipeline's model, from the job's checkpoint if it has one."""
         training = self.config.training
-        digest = _digest(pipeline, job) if job.folder else ""
+        folder = job.folder
+        digest = rows_digest(pipeline, job.rows, job.held) if folder else ""
         progress.say(pipeline.builder.summary([r.tokens for r in job.rows[:SHOWN]]))
         count = sum(p.numel() for p in pipeline.model.parameters())
         progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
-        state = _fit_state(job.files, fit, digest) if job.files else FitState()
+        state = fit_state(job.files, fit, digest) if job.files else FitState()
         if job.files:
             progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
-        log = MetricsLog(job.folder, state.epoch)
-        if job.folder and not job.files:
-            _remove_checkpoints(job.folder)
-
-        def save(state: FitState) -> None:
-            assert job.folder is not None
-            self._save_checkpoint(pipeline, job.folder, state, fit.optimizer, digest)
-
+        log = MetricsLog(folder.path if folder else None, state.epoch)
+        if folder and not job.files:
+            folder.remove_checkpoints()
+        save = partial(folder.save, pipeline, fit, digest) if folder else None
         train = Batches.of(job.rows, budget, collate, noise)
         held = Batches.of(job.held, budget, collate) if job.held else None
         try:
-            return run_fit(fit, train, held, state, Surroundings(log, progress, save if job.folder else None, job.skip))
+            return run_fit(fit, train, held, state, Surroundings(log, progress, save, job.skip))
         finally:
             log.close()
 
@@ -274,8 +215,8 @@ class FusionPredictor:
             TableError, SchemaError, CellError: as in `fit`.
         """
         read = read_table(table, media_root, _text_columns(self.columns))
-        with _own_randomness(self.config.seed, "fit"):
-            return self._make_pipeline(read)
+        with own_randomness(self.config.seed, "fit"):
+            return self._learn(read)
 
     def predict(self, table: Any, **options: Any) -> Any:
         """One entry per row: a class, a list of labels or a number; with several targets a mapping of such lists.
@@ -333,7 +274,7 @@ class FusionPredictor:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted predictor to a folder, replacing one that is there in one step."""
-        write_folder(Path(path), {**self._documents(self.pipeline), **_weights(self.pipeline.model)})
+        write_folder(Path(path), self.pipeline.to_files(self.targets, self.config))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FusionPredictor:
@@ -346,54 +287,20 @@ class FusionPredictor:
         recover(folder)
         if (folder / ARTEFACT).is_dir():
             folder = folder / ARTEFACT
-        if not (folder / MANIFEST).exists() and (folder / "checkpoints").is_dir():
+        if not (folder / MANIFEST).exists() and (folder / CHECKPOINTS).is_dir():
             raise CheckpointError(
                 f"{folder}: this fit was not finished; go on with fit(…, save_path={str(path)!r}, resume='auto')."
             )
         files = read_folder(folder)
         with as_checkpoint_error(f"{folder}"):
-            document = _document(files)
+            document = document_of(files)
             predictor = cls(document["targets"])
             predictor.config = RunConfig.from_dict(document["config"])
-            predictor._pipeline = predictor._restore(files)
+            predictor._pipeline = Pipeline.from_files(files, predictor.config)
             targets = document["targets"]
             if not isinstance(targets, list) or not set(targets) <= set(predictor.schema.targets):
                 raise CheckpointError(f"{folder}: the targets {targets} are not those of its schema.")
         return predictor
-
-    def _make_pipeline(self, train: Table) -> Pipeline:
-        """Everything that is learned from training rows before the first step, and a fresh model."""
-        known = self.columns
-        schema = known if isinstance(known, Schema) else infer_schema(train, self.targets, known)
-        for name in self.targets:
-            if name not in schema.targets:
-                raise SchemaError(f"target {name!r}: {unknown_name('target of the schema', name, schema.targets)}")
-        if not schema.inputs:
-            raise SchemaError(f"the table has no input column beside the target {', '.join(self.targets)}.")
-        raw = [sample.values for sample in train.samples(schema)]
-        modalities = {name: m.fit(raw, train.root) for name, m in modalities_of(schema).items()}
-        learned = {
-            name: learn_target(name, spec, train.column(name), train.numbers) for name, spec in schema.targets.items()
-        }
-        schema = schema.override({name: spec for name, (spec, _) in learned.items()})
-        scales = {name: scale for name, (_, scale) in learned.items()}
-        builder = make_builder(modalities, self.config.model)
-        return self._with_model(schema, modalities, scales, builder)
-
-    def _with_model(
-        self,
-        schema: Schema,
-        modalities: Mapping[str, Modality],
-        scales: Mapping[str, TargetScale | None],
-        builder: GraphBuilder,
-    ) -> Pipeline:
-        model, training = self.config.model, self.config.training
-        with _own_randomness(self.config.seed, "weights"):
-            tasks = {
-                name: make_task(name, spec, scales[name], model.dim, training.label_smoothing)
-                for name, spec in schema.targets.items()
-            }
-            return Pipeline(schema, modalities, scales, builder, make_model(modalities, builder, tasks, model))
 
     def _rows(
         self,
@@ -415,7 +322,7 @@ class FusionPredictor:
         if not len(read):
             self.report = Report()
             return [], 0, self.report
-        rows, self.report = _tokenize(self.pipeline, read, on_error, targets, self._budget())
+        rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget())
         self.report.absent = tuple(name for name in self.schema.inputs if name not in read.columns)
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
@@ -442,110 +349,15 @@ class FusionPredictor:
         training = self.config.training
         return Budget(training.batch_size, training.max_nodes, training.max_edges)
 
-    def _documents(self, pipeline: Pipeline) -> dict[str, bytes]:
-        document = {
-            "targets": list(self.targets),
-            "config": self.config.to_dict(),
-            "schema": pipeline.schema.to_dict(),
-            "modalities": {name: modality_to_dict(m) for name, m in pipeline.modalities.items()},
-            "scales": {name: scale and asdict(scale) for name, scale in pipeline.scales.items()},
-            "graph": pipeline.builder.to_dict(),
-        }
-        return {"predictor.json": to_json(document)}
-
-    def _restore(self, files: Mapping[str, bytes]) -> Pipeline:
-        with as_checkpoint_error("predictor.json"):
-            document = _document(files)
-            pipeline = self._with_model(
-                Schema.from_dict(document["schema"]),
-                {name: modality_from_dict(m) for name, m in document["modalities"].items()},
-                {name: scale and TargetScale(**scale) for name, scale in document["scales"].items()},
-                GraphBuilder.from_dict(document["graph"]),
-            )
-        _load_weights(pipeline.model, _tensors(files, "weights"))
-        return pipeline
-
-    def _save_checkpoint(
-        self, pipeline: Pipeline, folder: Path, state: FitState, optimizer: torch.optim.Optimizer, digest: str
-    ) -> None:
-        """A checkpoint of where the fit stands; the one before stays, older ones go once it is whole."""
-        path = folder / "checkpoints" / f"step-{state.step:09}"
-        progress = {name: value for name, value in vars(state).items() if name != "best_weights"}
-        files = {
-            **self._documents(pipeline),
-            **_weights(pipeline.model),
-            "best.safetensors": to_safetensors(state.best_weights),
-            "optimizer.safetensors": to_safetensors(optimizer_tensors(optimizer)),
-            "fit.json": to_json({**progress, "rows": digest, "columns": self._declared()}),
-        }
-        write_folder(path, files)
-        _remove_checkpoints(folder, keep=2)
+    def _learn(self, train: Table) -> Pipeline:
+        return Pipeline.learn(train, self.targets, self.columns, self.config)
 
     def _declared(self) -> dict[str, str]:
         """What `columns` says, in a form that can be compared with an earlier fit's."""
+        known = self.columns
         return (
-            {name: repr(spec) for name, spec in self.columns.items()}
-            if isinstance(self.columns, Mapping)
-            else {"schema": repr(self.columns)}
+            {"schema": repr(known)} if isinstance(known, Schema) else {name: repr(spec) for name, spec in known.items()}
         )
-
-    def _newest_checkpoint(self, folder: Path) -> dict[str, bytes] | None:
-        """The files of the last whole checkpoint below `folder`; ConfigError if it is of other settings."""
-        path = newest_folder(folder / "checkpoints", CHECKPOINTS)
-        if path is None:
-            return None
-        files = read_folder(path)
-        mine = self.config.to_dict()
-        with as_checkpoint_error(str(path)):
-            declared, targets = from_json(files["fit.json"], "fit.json")["columns"], _document(files)["targets"]
-            saved = _document(files)["config"]
-            for free in FREE:
-                saved["training"][free] = mine["training"][free]
-            then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
-        changed = [f"{name}: {then.get(name)!r} → {now[name]!r}" for name in now if then.get(name) != now[name]]
-        if changed:
-            raise ConfigError(
-                f"resume: {path} was fitted with other settings ({'; '.join(changed)}); use them or another save_path."
-            )
-        if targets != list(self.targets):
-            raise ConfigError(f"resume: {path} was fitted to {targets}, now {list(self.targets)}.")
-        if declared != self._declared():
-            raise ConfigError(
-                f"resume: {path} was fitted with other columns= than now; use those or another save_path."
-            )
-        if self.config.training.precision == "fp16":
-            raise ConfigError("resume: precision='fp16' cannot be resumed exactly; use 'bf16' or 'no'.")
-        return files
-
-
-def _resumes(resume: bool | str, folder: Path | None) -> bool:
-    """Whether a fit goes on from a checkpoint below `folder`; ConfigError if it would replace an earlier one unasked."""
-    if isinstance(resume, str) and resume not in ("auto", "never", "restart"):
-        raise ConfigError(unknown_name("value of resume", resume, ("auto", "never", "restart")))
-    if (
-        resume in ("never", False)
-        and folder
-        and ((folder / ARTEFACT).exists() or any((folder / "checkpoints").glob(CHECKPOINTS)))
-    ):
-        raise ConfigError(
-            f"{folder} holds an earlier fit: resume='auto' goes on with it, resume='restart' replaces it; or choose another "
-            "save_path."
-        )
-    if resume in ("auto", True) and folder is None:
-        raise ConfigError("resume needs the save_path of the fit to go on with.")
-    return resume in ("auto", True)
-
-
-def _ready_folder(save_path: str | os.PathLike[str] | None) -> Path | None:
-    """The folder that a fit writes to, made and tried; None if it writes nothing."""
-    if not save_path:
-        return None
-    folder = Path(save_path)
-    if os.path.isfile(folder):
-        raise ConfigError(f"save_path: expected a folder, {folder} is a file.")
-    prepare_folder(folder)
-    check_replaceable(folder / ARTEFACT, ("predictor.json", "weights.safetensors"))
-    return folder
 
 
 def _split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
@@ -558,27 +370,6 @@ def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[s
     """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
     named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
     return [name for name, spec in named.items() if _is_textual(spec)]
-
-
-def _tokenize(
-    pipeline: Pipeline,
-    table: Table,
-    on_error: str,
-    targets: bool,
-    budget: Budget,
-    progress: FitProgress | None = None,
-) -> tuple[list[TokenizedSample], Report]:
-    """Tokenized rows, none larger than a batch may be, and what happened to each."""
-    samples = table.samples(pipeline.schema, targets)
-    done = progress.counter("reading rows", len(table)) if progress else lambda: None
-    rows, report = prepare(samples, pipeline.modalities, pipeline.columns, table.root, on_error, done)
-    rows, cut = cap_rows(rows, pipeline.builder, budget)
-    report.incidents += cut
-    return rows, report
-
-
-def _weights(model: FusionModel) -> dict[str, bytes]:
-    return {"weights.safetensors": to_safetensors(model.state_dict())}
 
 
 def _check_names(config: RunConfig) -> None:
@@ -646,39 +437,6 @@ def _with_known_labels(
     return kept
 
 
-def _digest(pipeline: Pipeline, job: Job) -> str:
-    """Hash of everything a fit reads: a resumed fit must see the same rows."""
-    total = hashlib.sha256()
-    for rows in (job.rows, job.held):
-        for row in rows:
-            total.update(f"{row.id} {sorted(row.targets.items())}".encode())
-            for name in pipeline.modalities:
-                if name in row.tokens:
-                    tokens = row.tokens[name]
-                    parts = (tokens.values, tokens.position, tokens.span, *tokens.attributes.values())
-                    total.update(name.encode() + b"".join(part.tobytes() for part in parts))
-        total.update(b"|")
-    return total.hexdigest()
-
-
-def _remove_checkpoints(folder: Path, keep: int = 0) -> int:
-    """Remove all but the newest `keep`, so that an old one is never taken for one of a newer fit; how many went."""
-    found = sorted((folder / "checkpoints").glob(CHECKPOINTS))
-    older = found[: len(found) - keep]
-    for path in older:
-        remove_folder(path)
-    return len(older)
-
-
-@contextmanager
-def _own_randomness(seed: int, purpose: str) -> Iterator[None]:
-    """Torch's global generators as they were, after what runs inside."""
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(counted_seed(seed, purpose))
-        yield
-
-
 def _aligned(prediction: Prediction | None, ids: Sequence[int], count: int, task: Any) -> Prediction:
     """A prediction with an entry for every row of the table: None (NaN) where the row was left out."""
     output: list[Any] = [None] * count
@@ -690,48 +448,3 @@ def _aligned(prediction: Prediction | None, ids: Sequence[int], count: int, task
         if probability is not None:
             probability[list(ids)] = prediction.probability
     return Prediction(output, probability)
-
-
-def _document(files: Mapping[str, bytes]) -> dict[str, Any]:
-    if "predictor.json" not in files:
-        raise CheckpointError(f"expected a saved predictor (predictor.json), found {', '.join(files)}.")
-    document: dict[str, Any] = from_json(files["predictor.json"], "predictor.json")
-    return document
-
-
-def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
-    if f"{name}.safetensors" not in files:
-        raise CheckpointError(f"expected {name}.safetensors, found {', '.join(files)}.")
-    return from_safetensors(files[f"{name}.safetensors"], f"{name}.safetensors")
-
-
-def _check_dtypes(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
-    for name, tensor in model.state_dict().items():
-        if name in weights and weights[name].dtype != tensor.dtype:  # torch would cast it in silence
-            raise CheckpointError(f"weight {name}: expected {tensor.dtype}, got {weights[name].dtype}.")
-
-
-def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
-    _check_dtypes(model, weights)
-    try:
-        model.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights do not fit the model of predictor.json: {error}") from error
-
-
-def _fit_state(files: Mapping[str, bytes], fit: Fit, digest: str) -> FitState:
-    with as_checkpoint_error("fit.json"):
-        progress = from_json(files["fit.json"], "fit.json")
-        rows = progress.pop("rows")
-        progress.pop("columns")
-    if rows != digest:
-        raise ConfigError(
-            "resume: the training or validation rows are not those of the checkpoint; use another save_path."
-        )
-    best, shapes = _tensors(files, "best"), {name: t.shape for name, t in fit.model.state_dict().items()}
-    if best and {name: t.shape for name, t in best.items()} != shapes:
-        raise CheckpointError("best.safetensors: its weights are not those of the model.")
-    with as_checkpoint_error("fit.json"):
-        load_optimizer(fit.optimizer, _tensors(files, "optimizer"))
-        score, left_out = tuple(progress.pop("score")), [tuple(pair) for pair in progress.pop("left_out")]
-        return FitState(**progress, score=score, left_out=left_out, best_weights=best)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import torch
 
 import graphfusion as gf
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, MediaError, SchemaError
+from graphfusion.fit_folder import FitFolder
 from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, Full, OtherSpeaker, PositionKNN, SameSpeaker, SequenceWindow
 from graphfusion.schema import TABLE
@@ -147,15 +148,15 @@ def test_a_stopped_fit_resumes_to_the_same_bits(
         return p.fit(rows, valid=0.25, save_path=folder, quiet=True, **options)
 
     whole = fit(tmp_path / "whole")
-    save = gf.FusionPredictor._save_checkpoint
+    save = FitFolder.save
 
-    def cut(self: gf.FusionPredictor, pipeline: Any, folder: Path, state: FitState, *rest: Any) -> None:
-        save(self, pipeline, folder, state, *rest)
+    def cut(self: FitFolder, pipeline: Any, fit: Any, digest: str, state: FitState) -> None:
+        save(self, pipeline, fit, digest, state)
         if state.epoch == stop:
             raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(gf.FusionPredictor, "_save_checkpoint", cut)
+        patch.setattr(FitFolder, "save", cut)
         fit(tmp_path / "cut")
     resumed = fit(tmp_path / "cut", resume=True)
     assert resumed.history == whole.history
@@ -314,14 +315,14 @@ def test_answers_say_what_is_wrong_with_the_rows(fitted: tuple[gf.FusionPredicto
 
 
 def test_an_unfinished_fit_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = gf.FusionPredictor._save_checkpoint
+    save = FitFolder.save
 
-    def cut(self: gf.FusionPredictor, *parts: Any) -> None:
+    def cut(self: FitFolder, *parts: Any) -> None:
         save(self, *parts)
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(gf.FusionPredictor, "_save_checkpoint", cut)
+        patch.setattr(FitFolder, "save", cut)
         gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(
             make_rows(6), valid=None, save_path=tmp_path, quiet=True
         )

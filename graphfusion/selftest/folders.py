@@ -24,6 +24,7 @@ import torch
 import graphfusion
 from graphfusion.data import counted_rng
 from graphfusion.errors import CheckpointError, GraphFusionError
+from graphfusion.pipeline import Pipeline
 from graphfusion.predictor import FusionPredictor
 from graphfusion.selftest.apart import apart, fork
 from graphfusion.selftest.figure import Figure, count
@@ -388,7 +389,7 @@ def _bad_places(work: Path) -> tuple[dict[str, Path], str]:
 
 def _refused_fit(place: Path) -> str | None:
     """Whether `fit` refuses a place before it makes a model."""
-    with mock.patch.object(FusionPredictor, "_make_pipeline", side_effect=AssertionError("a model was made first")):
+    with mock.patch.object(Pipeline, "learn", side_effect=AssertionError("a model was made first")):
         fit = partial(predictor().fit, make_rows(6), valid=None, quiet=True, save_path=place)
         return _raises(GraphFusionError, fit)
 

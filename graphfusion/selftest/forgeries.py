@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphfusion.errors import CheckpointError
-from graphfusion.predictor import ARTEFACT, FusionPredictor
+from graphfusion.fit_folder import ARTEFACT
+from graphfusion.predictor import FusionPredictor
 from graphfusion.selftest.apart import apart
 from graphfusion.selftest.figure import Figure, count
 from graphfusion.selftest.rows import make_rows, predictor

@@ -17,7 +17,8 @@ import graphfusion
 from graphfusion.data import counted_rng
 from graphfusion.data.download import extract
 from graphfusion.errors import CheckpointError
-from graphfusion.predictor import ARTEFACT, FusionPredictor
+from graphfusion.fit_folder import ARTEFACT
+from graphfusion.predictor import FusionPredictor
 from graphfusion.selftest.figure import Figure, count
 from graphfusion.selftest.rows import make_rows, predictor
 

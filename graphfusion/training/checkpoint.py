@@ -66,6 +66,14 @@ def from_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{name} is not a safetensors file: {error}") from error
 
 
+def tensors_of(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    """Tensors of the file `<name>.safetensors`; CheckpointError if it is not there or none."""
+    file = f"{name}.safetensors"
+    if file not in files:
+        raise CheckpointError(f"expected {file}, found {', '.join(files)}.")
+    return from_safetensors(files[file], file)
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files; one that is at `path` already stays whole until the new one is.
 
