@@ -14,20 +14,24 @@ ROOT = Path(__file__).parents[2]
 
 def environment() -> dict[str, str]:
     """Machine, versions, commit and command; to be taken when a command begins, before anything is edited meanwhile."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     names = ("torch", "torch-geometric", "numpy")
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "versions": " ".join(f"{n}={version(n)}" for n in names) + f" python={platform.python_version()}",
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
     }
+
+
+def _commit() -> str:
+    """Short hash; `-dirty` if a tracked file is not as committed, but for results, which a table appends to."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
