@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,6 +41,7 @@ from graphfusion.training import (
     run_fit,
     score_logits,
     start_fit,
+    unified,
 )
 from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
 from graphfusion.training.progress import FitProgress, MetricsLog
@@ -259,12 +259,9 @@ class FusionPredictor:
     def embed(self, table: Any, **options: Any) -> NDArray[np.float32]:
         """The unified representation (rows, dim); NaN in a row left out. Options: see `predict`."""
         rows, count, _ = self._rows(table, targets=False, **options)
-        model = self.pipeline.model.eval()
-        with torch.no_grad():
-            parts = [model(batch).unified.float().cpu().numpy() for batch in self._batches(rows)]
         out = np.full((count, self.config.model.dim), np.nan, np.float32)
         if rows:
-            out[[r.id for r in rows]] = np.concatenate(parts)
+            out[[r.id for r in rows]] = unified(self.pipeline.model, self._batches(rows)).numpy()
         return out
 
     def graph(self, table: Any, **options: Any) -> GraphBatch:
@@ -328,10 +325,8 @@ class FusionPredictor:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
 
-    def _batches(self, rows: Sequence[TokenizedSample]) -> Iterator[GraphBatch]:
-        device = next(self.pipeline.model.parameters()).device
-        collate = Collate(self.pipeline.builder, {})
-        return (b.to(device) for b in Batches.of(rows, self._budget(), collate).in_order())
+    def _batches(self, rows: Sequence[TokenizedSample]) -> Batches:
+        return Batches.of(rows, self._budget(), Collate(self.pipeline.builder, {}))
 
     def _predictions(self, table: Any, **options: Any) -> dict[str, Prediction]:
         """Target → prediction with one entry per row of the table."""

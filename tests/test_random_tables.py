@@ -20,7 +20,7 @@ from graphfusion.model import make_builder, make_model
 from graphfusion.schema import Features, Input
 from graphfusion.selftest import random_tables
 from graphfusion.tasks import learn_target, make_task
-from graphfusion.training import Batches, Collate
+from graphfusion.training import Batches, Collate, unified
 from tests.conftest import png, wav
 
 SPECS: dict[str, Input] = {**random_tables.SPECS, "features": Features(max_tokens=5)}  # the width is learned
@@ -88,14 +88,11 @@ def test_any_table(made: tuple[dict[str, Input], list[dict[str, Any]]], graph: s
     spec, scale = learn_target("label", schema.targets["label"], table.column("label"))
     model = make_model(modalities, builder, {"label": make_task("label", spec, scale, 8)}, config).eval()
     collate = Collate(builder, dict(model.tasks.items()))
-    found = []
-    with torch.no_grad():
-        for count in (size, len(samples)):
-            batches = Batches.of(samples, Budget(count, 10**6, 10**6), collate).in_order()
-            found.append(torch.cat([model(b).unified for b in batches]))
+    found = [
+        unified(model, Batches.of(samples, Budget(count, 10**6, 10**6), collate)) for count in (size, len(samples))
+    ]
     assert found[0].shape == (len(samples), 8)
     assert found[0].isfinite().all()
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
-    whole = next(iter(Batches.of(samples, Budget(99, 10**6, 10**6), collate).in_order()))
-    model.train().loss(whole).backward()
+    model.train().loss(collate(samples)).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

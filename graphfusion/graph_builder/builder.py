@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from graphfusion.ops.hetero_attention.pairs import Broadcast, Dense, Pairs, Wind
 
 HUB = "hub"
 """Node type of the hub nodes: `hubs` in every sample, also in one without any modality."""
+COUNTED_ROWS, COUNTED_TOKENS = 256, 32_768
+"""How much is counted at once: edges that follow no rule are listed for it."""
 
 
 class GraphBuilder:
@@ -66,13 +68,13 @@ class GraphBuilder:
             ids=torch.as_tensor(list(range(len(rows)) if ids is None else ids), dtype=torch.int64),
         )
 
-    def sizes(self, rows: Sequence[Mapping[str, Tokens]], chunk: int = 256) -> tuple[list[int], list[int]]:
+    def sizes(self, rows: Sequence[Mapping[str, Tokens]]) -> tuple[list[int], list[int]]:
         """(nodes, edges) of each sample, without building batches; learned relations count k edges a target."""
         nodes, edges = [], []
-        for start in range(0, len(rows), chunk):
-            packed = self._pack(rows[start : start + chunk])
+        for part in _chunks(rows):
+            packed = self._pack(part)
             nodes += np.sum([np.diff(n.ptr) for n in packed.values()], axis=0).tolist()
-            total = np.zeros(len(rows[start : start + chunk]), np.int64)
+            total = np.zeros(len(part), np.int64)
             for relation in self.relations.values():
                 target = packed[relation.target]
                 if relation.learned:
@@ -154,6 +156,21 @@ class GraphBuilder:
     def _edges(self, relation: Relation, packed: Mapping[str, Nodes]) -> tuple[np.ndarray, np.ndarray]:
         source, target = packed[relation.source], packed[relation.target]
         return by_target(relation.edges(source, target), len(source))
+
+
+def _chunks(rows: Sequence[Mapping[str, Tokens]]) -> Iterator[list[Mapping[str, Tokens]]]:
+    """Consecutive rows, as many as are counted at once."""
+    part: list[Mapping[str, Tokens]] = []
+    tokens = 0
+    for row in rows:
+        more = sum(map(len, row.values()))
+        if part and (len(part) == COUNTED_ROWS or tokens + more > COUNTED_TOKENS):
+            yield part
+            part, tokens = [], 0
+        part.append(row)
+        tokens += more
+    if part:
+        yield part
 
 
 def _store(nodes: Nodes) -> NodeStore:

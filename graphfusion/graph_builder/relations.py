@@ -336,7 +336,14 @@ class SameSpeaker:
 
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
-        (there, here), speaker = _turns(self, target)
+        if not len(target):
+            return _none()
+        speaker = target.attribute("speaker", self.name)
+        if not self.window:
+            numbers = np.unique(speaker, return_inverse=True)[1]
+            own = target.sample * (numbers.max() + 1) + numbers
+            return _without_self(match(own, own))
+        there, here = SequenceWindow(self.node_type, self.window).edges(source, target)
         same = speaker[there] == speaker[here]
         return there[same], here[same]
 
@@ -355,7 +362,11 @@ class OtherSpeaker:
 
     def edges(self, source: Nodes, target: Nodes) -> Edges:
         """See the class."""
-        (there, here), speaker = _turns(self, target)
+        if not len(target):
+            return _none()
+        name, speaker = self.node_type, target.attribute("speaker", self.name)
+        near: Relation = SequenceWindow(name, self.window) if self.window else Full(name, name)
+        there, here = near.edges(source, target)
         other = speaker[there] != speaker[here]
         return there[other], here[other]
 
@@ -624,15 +635,6 @@ def _nearest(
     if not parts:
         return _none()
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def _turns(relation: SameSpeaker | OtherSpeaker, nodes: Nodes) -> tuple[Edges, NDArray[Any]]:
-    """Candidate pairs of utterances, and the speaker of each node."""
-    if not len(nodes):
-        return _none(), np.empty(0, np.int64)
-    name = relation.node_type
-    near: Relation = SequenceWindow(name, relation.window) if relation.window else Full(name, name)
-    return near.edges(nodes, nodes), nodes.attribute("speaker", relation.name)
 
 
 def _lookup(words: NDArray[np.str_], entities: NDArray[Any]) -> Index:

@@ -18,6 +18,8 @@ from graphfusion.modalities.tokens import NodeType, Tokens, sequence
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+READ = 64
+"""Characters of a long text that are read for each of its `max_tokens`: memory follows what is kept, not what is given."""
 LONGEST = 1000
 """Letters of the longest word that a vocabulary learns from; longer ones are cut, for learning alone."""
 
@@ -76,12 +78,18 @@ class TextModality:
         text = _clean(row[self.column])
         if not text.strip():
             return Tokens.empty(self.node_type)
-        encoding = self._tokenizer.encode(text)
+        count = READ * self.max_tokens
+        begin = _beginning(text, count)
+        encoding = self._tokenizer.encode(begin)
+        while len(encoding) < self.max_tokens and len(begin) < len(text):  # blanks, mostly
+            count *= READ
+            begin = _beginning(text, count)
+            encoding = self._tokenizer.encode(begin)
         spans = np.array(encoding.offsets, np.float64).reshape(-1, 2)
         more = sum(len(part) for part in encoding.overflowing)
-        cut = (
-            f"{len(spans) + more:,} tokens, of which the first max_tokens={self.max_tokens:,} are read" if more else ""
-        )
+        whole = f"{len(text):,} characters" if len(begin) < len(text) else f"{len(spans) + more:,} tokens"
+        short = more or len(begin) < len(text)
+        cut = f"{whole}, of which the first max_tokens={self.max_tokens:,} tokens are read" if short else ""
         return Tokens(
             np.array(encoding.ids, np.int64),
             sequence(len(spans)),
@@ -97,6 +105,12 @@ class TextModality:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
         return str(self._tokenizer.decode(list(ids)))
+
+
+def _beginning(text: str, count: int) -> str:
+    """The first `count` characters, to the end of the word that they end in; of a word without end, as many again."""
+    end = re.compile(r"(?<=\S)(?=\s\S)").search(text, count, 2 * count)
+    return text[: end.start() if end else 2 * count] if len(text) > count else text
 
 
 def _cut_words(text: str) -> str:

@@ -6,12 +6,14 @@ import ctypes
 import json
 import os
 import resource
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +27,14 @@ class Ending:
     value: Any = None
     grown: int = 0
     seconds: float = 0.0
+
+
+def peak_mb() -> float:
+    """Largest memory of this process so far, MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # that of getrusage counts the parent's too
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
 
 
 def fork(action: Callable[[int], None]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from graphfusion.modalities import Modality, prepare
 from graphfusion.modalities.audio import AudioModality
 from graphfusion.modalities.image import ImageModality
 from graphfusion.selftest import media_cases as make
+from graphfusion.selftest.apart import peak_mb
 from graphfusion.selftest.attempt import tried
 from graphfusion.selftest.figure import Figure, count
 
@@ -86,25 +87,15 @@ def weigh(folder: str) -> None:
     root = Path(folder)
     read_audio(make.sound(make.tone(8_000), 8_000, "WAV", "PCM_16"), root, *AS_SOUND)  # what is imported late
     read_image(make.encoded(make.picture(), "PNG"), root)
-    start = last = _peak()
+    start = last = peak_mb()
     for path in sorted(root.iterdir()):
         is_sound = path.name[3:].startswith(("FLAC", "WAV", "Vorbis", "MP3"))
         found = tried(read_audio, path.name, root, *AS_SOUND) if is_sound else tried(read_image, path.name, root)
         most = 30 * 16_000 if is_sound else 3 * 8_400_000
         why = None if isinstance(found, MediaError) or found.size <= most else f"{found.shape} was read"
-        peak = _peak()
+        peak = peak_mb()
         print(json.dumps({"name": path.name, "why": why, "peak": peak - start if peak > last else 0.0}))
         last = peak
-
-
-def _peak() -> float:
-    """Largest memory of this process so far, MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # that of getrusage counts the parent's too
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
 
 
 def s06(work: Path, full: bool) -> Figure:

@@ -4,7 +4,7 @@ from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, start_f
 from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
-from graphfusion.training.scoring import predict_logits, score_logits
+from graphfusion.training.scoring import predict_logits, score_logits, unified
 
 __all__ = [
     "DEVICES",
@@ -20,4 +20,5 @@ __all__ = [
     "run_fit",
     "score_logits",
     "start_fit",
+    "unified",
 ]

@@ -10,6 +10,8 @@ from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import TokenizedSample, Tokens
 
 CUT = "cut"
+FIRST = 2_048
+"""Tokens of a modality with which the counting of a long row begins."""
 
 
 def cap_rows(
@@ -19,27 +21,48 @@ def cap_rows(
 
     A row above the budget keeps the first half of its longest modality, again and again until it fits.
     """
-    capped, incidents = list(rows), []
-    for i, (nodes, edges) in enumerate(zip(*builder.sizes([r.tokens for r in rows]), strict=True)):
+    capped, incidents = [_not_far_above(row, builder, budget) for row in rows], []
+    for i, (nodes, edges) in enumerate(zip(*builder.sizes([r.tokens for r in capped]), strict=True)):
         if nodes > budget.nodes or edges > budget.edges:
-            capped[i] = _capped(rows[i], builder, budget)
+            capped[i] = _capped(capped[i], builder, budget)
+        if capped[i] is not rows[i]:
             incidents += _lost(rows[i], capped[i], budget)
     return capped, incidents
 
 
+def _not_far_above(row: TokenizedSample, builder: GraphBuilder, budget: Budget) -> TokenizedSample:
+    """The row, or a beginning of it that is above the budget already: to count the edges of a much larger one takes more
+    memory than the fit.
+    """
+    longest, count = _longest(row), FIRST
+    while count < longest:
+        beginning = replace(row, tokens={name: _first(t, count) for name, t in row.tokens.items()})
+        if not _fits(beginning, builder, budget):
+            return beginning
+        count *= 2
+    return row
+
+
 def _capped(row: TokenizedSample, builder: GraphBuilder, budget: Budget) -> TokenizedSample:
-    while True:
-        (nodes,), (edges,) = builder.sizes([row.tokens])
-        if not row.tokens:  # its hub nodes alone
-            return row
-        longest = max(row.tokens, key=lambda name: len(row.tokens[name]))
-        tokens = row.tokens[longest]
-        if (nodes <= budget.nodes and edges <= budget.edges) or len(tokens) < 2:
-            return row
-        row = replace(row, tokens={**row.tokens, longest: _first(tokens, len(tokens) // 2)})
+    while _longest(row) > 1 and not _fits(row, builder, budget):
+        name = max(row.tokens, key=lambda name: len(row.tokens[name]))
+        tokens = row.tokens[name]
+        row = replace(row, tokens={**row.tokens, name: _first(tokens, len(tokens) // 2)})
+    return row
+
+
+def _longest(row: TokenizedSample) -> int:
+    return max(map(len, row.tokens.values()), default=0)
+
+
+def _fits(row: TokenizedSample, builder: GraphBuilder, budget: Budget) -> bool:
+    (nodes,), (edges,) = builder.sizes([row.tokens])
+    return nodes <= budget.nodes and edges <= budget.edges
 
 
 def _first(tokens: Tokens, count: int) -> Tokens:
+    if len(tokens) <= count:
+        return tokens
     attributes = {name: array[:count] for name, array in tokens.attributes.items()}
     return Tokens(tokens.values[:count].copy(), tokens.position[:count], tokens.span[:count], attributes)
 

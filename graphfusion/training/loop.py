@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from graphfusion.errors import TrainingError
-from graphfusion.graph_builder import GraphBatch
 from graphfusion.training.diagnosis import check_weights
 from graphfusion.training.fit import Fit, FitState
 from graphfusion.training.interruption import STOPS, Interruption, leave
@@ -48,7 +47,6 @@ def run_fit(fit: Fit, train: Batches, valid: Batches | None, state: FitState, ar
         KeyboardInterrupt, SystemExit: a signal came; the checkpoint is written.
     """
     config = fit.config
-    checks = [b.to(fit.accelerator.device) for b in valid.in_order()] if valid else []
     with Interruption(active=around.save is not None) as interruption:
         epochs = _Epochs(fit, train, state, around, interruption)
         while state.epoch < config.epochs and not state.stopped:
@@ -56,7 +54,7 @@ def run_fit(fit: Fit, train: Batches, valid: Batches | None, state: FitState, ar
             epochs.train()
             check_weights(fit.model, f"after epoch {state.epoch + 1}")
             entry = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / max(1, state.batch)}
-            _end_epoch(fit, state, entry | _validate(fit, checks), around)
+            _end_epoch(fit, state, entry | _validate(fit, valid), around)
             around.progress.say(_line(state, state.history[-1], time.monotonic() - began, config.epochs))
             if state.stopped != TIME_IS_UP:
                 epochs.save()
@@ -185,12 +183,12 @@ def _end_epoch(fit: Fit, state: FitState, entry: dict[str, Any], around: Surroun
     around.log.write(state.history)
 
 
-def _validate(fit: Fit, batches: list[GraphBatch]) -> dict[str, Any]:
-    if not batches:
+def _validate(fit: Fit, rows: Batches | None) -> dict[str, Any]:
+    if rows is None:
         return {}
     with fit.accelerator.autocast():
-        logits = predict_logits(fit.model, batches)
-    targets = {name: torch.cat([b.targets[name].cpu() for b in batches]) for name in logits}
+        logits = predict_logits(fit.model, rows)
+    targets = rows.targets()
     scores = score_logits(fit.model, logits, targets)
     return {f"valid_{key}": value for key, value in scores.items() if isinstance(value, float)}
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from graphfusion.data import Budget, counted_rng, pack, shuffled
+from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.modalities import Modality, TokenizedSample
 from graphfusion.tasks import Task
 from graphfusion.training.interruption import leave_the_group, own_child_signals
 from graphfusion.training.memory import out_of_memory
 
+T = TypeVar("T")
 IDLE = -1
 """In place of a row's number: no row."""
 POLL = 5.0
@@ -224,10 +227,44 @@ class Batches:
         number = next(i for i, r in enumerate(self.rows) if r.id == row)
         return self.collate([NoisyRows(self.rows, self.noise, seed, epoch)[number]])
 
-    def in_order(self) -> Iterator[GraphBatch]:
-        """All rows, in order."""
+    def targets(self) -> dict[str, Tensor]:
+        """Target → its encoding for all rows, in order."""
+        return {n: task.encode([r.targets.get(n) for r in self.rows]) for n, task in self.collate.tasks.items()}
+
+    def in_order(self, use: Callable[[GraphBatch], T]) -> Iterator[T]:
+        """What `use` gives for batches of all rows, in order. Where memory does not do for a batch, it and those that follow
+        come in parts half as large.
+
+        Raises:
+            TrainingError: memory does not do for a row by itself.
+        """
+        most = self.budget.samples
         for batch in pack(range(len(self.rows)), self.nodes, self.edges, self.budget):
-            yield self.collate([self.rows[i] for i in batch])
+            done = 0
+            while done < len(batch):
+                part = [self.rows[i] for i in batch[done : done + most]]
+                used = self._used(part, use)
+                if isinstance(used, Failure):
+                    most = len(part) // 2
+                    if not most:
+                        raise TrainingError(
+                            f"row {part[0].id}: memory is short for this row by itself ({used.reason}); lower max_nodes, "
+                            "max_edges or dim in a fit, or shorten the row."
+                        )
+                    if torch.cuda.is_available():
+                        torch.cuda.empty_cache()
+                    continue
+                done += len(part)
+                yield used
+
+    def _used(self, rows: Sequence[TokenizedSample], use: Callable[[GraphBatch], T]) -> T | Failure:
+        """What `use` gives for the rows; a `Failure`, with nothing of it left in memory, if that is short."""
+        try:
+            return use(self.collate(rows))
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return Failure.of(IDLE, error)
 
 
 def _as_it_is(batch: Any) -> Any:

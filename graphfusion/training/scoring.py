@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,22 +11,39 @@ from torch import Tensor
 from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
+from graphfusion.training.rows import Batches
 
 
-def predict_logits(model: FusionModel, batches: Iterable[GraphBatch]) -> dict[str, Tensor]:
-    """Target → logits of all samples in order, on the CPU.
+def predict_logits(model: FusionModel, rows: Batches) -> dict[str, Tensor]:
+    """Target → logits of all rows in order, on the CPU.
 
     Raises:
-        TrainingError: a logit is not finite; the message names the rows.
+        TrainingError: a logit is not finite (the message names the rows), or memory does not do for a row.
     """
+    device = next(model.parameters()).device
+
+    def logits_of(batch: GraphBatch) -> dict[str, Tensor]:
+        found = {name: logits.float().cpu() for name, logits in model.logits(batch.to(device)).items()}
+        for name, logits in found.items():
+            _check_finite(logits, batch, name)
+        return found
+
     model.eval()
-    parts: dict[str, list[Tensor]] = {name: [] for name in model.tasks.names}
     with torch.no_grad():
-        for batch in batches:
-            for name, logits in model.logits(batch).items():
-                parts[name].append(logits.float().cpu())
-                _check_finite(parts[name][-1], batch, name)
-    return {name: torch.cat(p) for name, p in parts.items()}
+        parts = list(rows.in_order(logits_of))
+    return {name: torch.cat([part[name] for part in parts]) for name in model.tasks.names}
+
+
+def unified(model: FusionModel, rows: Batches) -> Tensor:
+    """The unified representation of all rows in order (rows, dim), on the CPU.
+
+    Raises:
+        TrainingError: memory does not do for a row.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad():
+        return torch.cat(list(rows.in_order(lambda batch: model(batch.to(device)).unified.float().cpu())))
 
 
 def _check_finite(logits: Tensor, batch: GraphBatch, name: str) -> None:

@@ -153,7 +153,7 @@ def test_builder_survives_json_and_counts_what_it_builds(samples: list[Tokenized
     rows = [s.tokens for s in samples]
     again = GraphBuilder.from_dict(builder.to_dict())
     same(again.build(rows), builder.build(rows))
-    nodes, counted = builder.sizes(rows, chunk=3)
+    nodes, counted = builder.sizes(rows)
     for i, row in enumerate(rows):
         alone = builder.build([row])
         assert nodes[i] == sum(len(store) for store in alone.nodes.values())

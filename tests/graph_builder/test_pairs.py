@@ -28,6 +28,7 @@ from graphfusion.graph_builder import (
     to_networkx,
     to_pyg,
 )
+from graphfusion.graph_builder import builder as builder_module
 from graphfusion.graph_builder.nodes import by_target
 from graphfusion.graph_builder.relations import Regular
 from graphfusion.modalities import NodeType, Tokens
@@ -274,10 +275,13 @@ def test_a_raster_that_is_not_laid_row_by_row_is_listed() -> None:
         )
 
 
-def test_sizes_count_what_rules_give() -> None:
+@pytest.mark.parametrize("limits", [(256, 32_768), (2, 32_768), (256, 1)])
+def test_sizes_count_what_rules_give(limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder_module, "COUNTED_ROWS", limits[0])
+    monkeypatch.setattr(builder_module, "COUNTED_TOKENS", limits[1])
     once = {(r.source, r.name, r.target): r for r, _ in RULES}
     builder = GraphBuilder(TYPES, list(once.values()), hubs=2)
-    _, counted = builder.sizes(ROWS, chunk=2)
+    _, counted = builder.sizes(ROWS)
     alone = [builder.build([row]) for row in ROWS]
     assert counted == [sum(b.edge_index(t).shape[1] for t in b.edge_types) for b in alone]
 

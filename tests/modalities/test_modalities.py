@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from graphfusion.data import Sample
 from graphfusion.errors import CellError, ConfigError
@@ -57,6 +58,17 @@ def test_text_takes_anything(text: TextModality, odd: str) -> None:
     assert 0 < len(tokens) <= 16
     assert tokens.values.max() < text.size
     assert (tokens.span <= len(odd)).all()
+
+
+@pytest.mark.parametrize(
+    "long", ["The QUICK brown fox " * 5_000, "x" * 50_000, " " * 20_000 + "seven lazy dogs " * 2_000, "日本語" * 9_000]
+)
+def test_a_long_text_is_read_no_further_than_needed(text: TextModality, long: str) -> None:
+    whole = Tokenizer.from_str(text.vocabulary).encode(long)
+    tokens = text.tokens({"t": long}, ROOT)
+    assert tokens.values.tolist() == whole.ids[:16]
+    assert tokens.span.tolist() == [list(map(float, span)) for span in whole.offsets[:16]]
+    assert tokens.cut == f"{len(long):,} characters, of which the first max_tokens=16 tokens are read"
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n\t"])

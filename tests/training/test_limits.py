@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from graphfusion.config import TrainingConfig
 from graphfusion.data import Budget
 from graphfusion.errors import CheckpointError, ConfigError, TrainingError
 from graphfusion.graph_builder import GraphBuilder
-from graphfusion.graph_builder.relations import Full
+from graphfusion.graph_builder.relations import Full, SameSpeaker
 from graphfusion.modalities import NodeType, TokenizedSample, Tokens
+from graphfusion.model import FusionModel
 from graphfusion.predictor import FusionPredictor
 from graphfusion.schema import Features
 from graphfusion.selftest.rows import COLUMNS, SMALL, make_rows, predictor
@@ -54,6 +56,28 @@ def test_rows_are_cut_to_the_budget_and_named() -> None:
     assert {i.row for i in incidents} == {7, 9}
     assert "1,000 tokens, of which the first 125 are kept" in str(incidents[0])
     assert str(incidents[0]).endswith("[cut]")
+
+
+def test_a_row_far_above_the_budget_is_never_counted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker = np.array(["ann"] * 60_000)
+    long = replace(tokens(60_000), attributes={"speaker": speaker})
+    short = replace(tokens(5), attributes={"speaker": speaker[:5]})
+    builder = GraphBuilder({"a": VECTORS}, [SameSpeaker("a")])
+    counted: list[int] = []
+    real = GraphBuilder.sizes
+
+    def sizes(self: GraphBuilder, rows: Any) -> Any:
+        counted.extend(len(row["a"]) for row in rows)
+        return real(self, rows)
+
+    monkeypatch.setattr(GraphBuilder, "sizes", sizes)
+    capped, incidents = cap_rows(
+        [TokenizedSample(0, {"a": short}), TokenizedSample(1, {"a": long})], builder, Budget(64, 16_384, 262_144)
+    )
+    assert [len(row.tokens["a"]) for row in capped] == [5, 512]
+    assert [i.row for i in incidents] == [1]
+    assert "60,000 tokens, of which the first 512 are kept" in str(incidents[0])
+    assert max(counted) == 2_048
 
 
 def test_what_counts_as_short_memory() -> None:
@@ -140,6 +164,37 @@ def test_short_memory_while_a_batch_is_made_halves_it_and_loses_no_row(monkeypat
         assert halved.report is not None
         assert halved.report.skipped == 0
         assert halved.history[0]["train_loss"] == pytest.approx(whole.history[0]["train_loss"], abs=1e-6)
+
+
+def test_answers_come_in_smaller_parts_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FusionModel.forward
+    rows = make_rows(13)
+    fitted = predictor(epochs=1).fit(rows, valid=0.3, quiet=True)
+    whole, embedded, scores = fitted.predict_proba(rows), fitted.embed(rows), fitted.evaluate(rows)
+    tried: list[int] = []
+
+    def short(self: FusionModel, batch: Any) -> Any:
+        tried.append(len(batch.ids))
+        if len(batch.ids) > 3:
+            raise torch.OutOfMemoryError("more than three rows")
+        return real(self, batch)
+
+    monkeypatch.setattr(FusionModel, "forward", short)
+    np.testing.assert_allclose(fitted.predict_proba(rows), whole, atol=1e-6)
+    assert tried == [13, 6, 3, 3, 3, 3, 1]
+    np.testing.assert_allclose(fitted.embed(rows), embedded, atol=1e-5)
+    again = fitted.evaluate(rows)
+    assert again["loss"] == pytest.approx(scores["loss"], abs=1e-6)
+    assert again["per_class"] == scores["per_class"]
+
+    def never(self: FusionModel, batch: Any) -> Any:
+        if 7 in batch.ids.tolist():
+            raise torch.OutOfMemoryError("row 7")
+        return real(self, batch)
+
+    monkeypatch.setattr(FusionModel, "forward", never)
+    with pytest.raises(TrainingError, match=r"row 7: memory is short for this row by itself \(.*lower max_nodes"):
+        fitted.predict(rows)
 
 
 def test_rows_that_were_cut_are_not_moved_as_pictures() -> None:
