@@ -72,6 +72,8 @@ class TrainingConfig:
     device: str = "auto"
 
 
+POLICIES = ("error", "skip", "missing")
+"""What a cell that cannot be read does: stop, leave its row out, or count as missing."""
 FREE = ("time_limit", "workers", "worker_timeout", "save_every", "device")
 """Training settings that do not change what a fit gives; a resumed fit may have others."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from graphfusion.config import PRESETS, RunConfig
 from graphfusion.data import Budget, Incident, Report, Table, read_table, split_rows
 from graphfusion.encoders import ENCODERS
-from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
+from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, SchemaError, unknown_name
 from graphfusion.fit_folder import ARTEFACT, CHECKPOINTS, FitFolder, fit_state, resumes, rows_digest
 from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, GraphBatch, Relation, relation_from_dict, relation_to_dict
@@ -157,13 +158,17 @@ class FusionPredictor:
         with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
             pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
             if not share and valid is not None:  # read as the training rows were, not by what it looks like by itself
-                held = read_table(valid, media_root, _text_columns(pipeline.schema))
+                with _of_the_validation_table():
+                    held = read_table(valid, media_root, _text_columns(pipeline.schema))
             progress.say(f"{len(train)} training rows\n{pipeline.schema}")
             if resume and folder and not files:
                 progress.say(f"nothing to resume below {folder.path}: a new fit begins")
             most = self._budget()
             rows, self.report = pipeline.tokenize(train, on_error, True, most, progress)
-            held_rows, held_report = pipeline.tokenize(held, on_error, True, most, progress) if held else ([], Report())
+            with nullcontext() if share else _of_the_validation_table():
+                held_rows, held_report = (
+                    pipeline.tokenize(held, on_error, True, most, progress) if held else ([], Report())
+                )
             unlabelled = sum(not _has_target(r) for r in rows)
             if unlabelled:
                 progress.say(f"{unlabelled} training rows have no target and teach nothing")
@@ -353,6 +358,15 @@ class FusionPredictor:
         return (
             {"schema": repr(known)} if isinstance(known, Schema) else {name: repr(spec) for name, spec in known.items()}
         )
+
+
+@contextmanager
+def _of_the_validation_table() -> Iterator[None]:
+    """Errors say that they are not of the training rows."""
+    try:
+        yield
+    except GraphFusionError as error:
+        raise type(error)(f"validation table: {error}") from error
 
 
 def _split(table: Table, share: float, seed: int) -> tuple[Table, Table]:

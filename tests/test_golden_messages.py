@@ -135,6 +135,15 @@ CASES: list[Case] = [
     (lambda: fit([*ROWS, {**ROWS[0], "price": "abc"}], columns={"price": gf.Tabular()}), errors.CellError,
      "row 8, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.) Pass on_error='missing' or "
      "'skip' to go on without it."),
+    (lambda: fit([*ROWS, {**ROWS[0], "price": "abc"}, {**ROWS[1], "price": "x", "title": 3j}],
+                 columns={"price": gf.Tabular(), "title": gf.Text()}), errors.CellError,
+     "row 8, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.) Nor can these be read:\n"
+     "  row 9, column 'title': expected a text, got complex '3j'.\n"
+     "  row 9, column 'price': expected a number or an ISO date, got 'x'.\n"
+     "Pass on_error='missing' or 'skip' to go on without them."),
+    (lambda: fit(ROWS, valid=[{**ROWS[0], "price": "abc"}], columns={"price": gf.Tabular()}), errors.CellError,
+     "validation table: row 0, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.) Pass "
+     "on_error='missing' or 'skip' to go on without it."),
     (lambda: read_image("none.png", Path.cwd()), errors.MediaError,
      "'none.png': no such file below {here}."),
     (lambda: read_image("../x.png", Path.cwd()), errors.MediaError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 import graphfusion as gf
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, MediaError, SchemaError
-from graphfusion.fit_folder import FitFolder
+from graphfusion.fit_folder import FitFolder, fit_state
 from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, Full, OtherSpeaker, PositionKNN, SameSpeaker, SequenceWindow
 from graphfusion.schema import TABLE
@@ -163,6 +164,26 @@ def test_a_stopped_fit_resumes_to_the_same_bits(
     one, two = whole.pipeline.model.state_dict(), resumed.pipeline.model.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert (tmp_path / "cut" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_the_scale_of_fp16_is_in_the_checkpoint(tmp_path: Path) -> None:
+    """A CPU cannot fit in fp16, but has the scaler."""
+
+    def fit_with(scaler: torch.amp.GradScaler) -> Any:
+        optimizer = torch.optim.SGD(p.pipeline.model.parameters())
+        accelerator = SimpleNamespace(scaler=scaler)
+        return SimpleNamespace(model=p.pipeline.model, optimizer=optimizer, accelerator=accelerator)
+
+    p = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(make_rows(6), valid=None, quiet=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=7)
+    scaler.scale(torch.ones(1))  # else it has no scale yet
+    scaler.update(4.0)
+    folder = FitFolder(tmp_path, ("label",), {}, p.config)
+    folder.save(p.pipeline, fit_with(scaler), "rows", FitState(best_weights=dict(p.pipeline.model.state_dict())))
+    other = torch.amp.GradScaler("cpu")
+    fit_state(folder.newest(), fit_with(other), "rows")
+    assert other.state_dict() == scaler.state_dict()
+    assert other.state_dict()["scale"] == 4.0
 
 
 def test_resume_refuses_other_settings_and_starts_where_nothing_is(tmp_path: Path) -> None:

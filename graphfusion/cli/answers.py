@@ -23,6 +23,9 @@ def add_answer_options(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--out", type=Path, metavar="FILE", help=f"file that ends in {', '.join(WRITERS)}; without it, stdout"
     )
+    group.add_argument(
+        "--keep", nargs="+", default=[], metavar="NAME", help="columns of the table to write beside the answers"
+    )
     group.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="of what goes to stdout")
     return group
 
@@ -50,17 +53,47 @@ def format_of(options: argparse.Namespace) -> str:
     return ending
 
 
-def write_answers(columns: Columns, options: argparse.Namespace) -> None:
-    """Write the columns beside the numbers of the rows (from 0); a file is there as a whole or not at all.
+def kept_columns(options: argparse.Namespace) -> Columns:
+    """The columns of `--keep` as they stand in the table.
 
     Raises:
-        TableError: the file cannot be written.
+        SchemaError: the table has no such column.
+        TableError: its cells are neither texts nor numbers.
     """
-    count = len(next(iter(columns.values()), ()))
-    columns = {"row": range(count), **columns}
+    if not options.keep:
+        return {}
+    from graphfusion.data import read_table
+
+    table = read_table(options.table, options.media_root, as_text=options.keep)
+    kept = {name: table.column(name) for name in options.keep}
+    for name, cells in kept.items():
+        odd = next((type(c).__name__ for c in cells if not isinstance(c, str | int | float | None)), "")
+        if odd:
+            raise TableError(f"--keep {name}: expected texts or numbers, its cells are {odd}.")
+    return kept
+
+
+def write_answers(answers: Columns, options: argparse.Namespace, kept: Columns) -> None:
+    """Write the answers beside the numbers of the rows (from 0) and the kept columns; a file is there as a whole or not at
+    all.
+
+    Raises:
+        TableError: the file cannot be written, or a kept column has the name of an answer.
+    """
+    count = len(next(iter(answers.values()), ()))
+    for name in kept:
+        if name == "row" or name in answers:
+            raise TableError(f"--keep {name}: the answers have a column of this name; rename it in the table.")
+    columns = {"row": range(count), **kept, **answers}
     ending = format_of(options)
     if options.out is None:
-        WRITERS[ending](columns, sys.stdout)
+        try:
+            WRITERS[ending](columns, sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise TableError(f"stdout cannot be written: {error.strerror}.") from error
         return
     part = options.out.with_name(f".{options.out.name}.part")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from graphfusion.cli.answers import Columns, add_answer_options, format_of, plain_numbers, write_answers
+from graphfusion.cli.answers import Columns, add_answer_options, format_of, kept_columns, plain_numbers, write_answers
 from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
 
 SENTENCE = "The unified representation of each row of a table: one vector of numbers."
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     ending = format_of(options)
     from graphfusion.predictor import FusionPredictor
 
+    kept = kept_columns(options)
     predictor = FusionPredictor.load(options.model)
     vectors = predictor.embed(options.table, **row_options(options))
     write_incidents(predictor, options)
@@ -31,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
         columns = {f"e{i}": plain_numbers(column) for i, column in enumerate(vectors.T)}
     else:
         columns = {"embedding": [None if v[0] != v[0] else plain_numbers(v) for v in vectors]}
-    write_answers(columns, options)
+    write_answers(columns, options, kept)
     return 0

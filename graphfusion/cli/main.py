@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest
 from graphfusion.cli.parser import Parser, add_command
-from graphfusion.errors import GraphFusionError
+from graphfusion.errors import GraphFusionError, TableError
 
 COMMANDS: dict[str, Any] = {
     "fit": fit,
@@ -24,19 +25,38 @@ COMMANDS: dict[str, Any] = {
 """Name → module with SENTENCE, EXAMPLE, `add_options(parser)` and `run(options)`."""
 
 
+OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
+    r"fit\(…, save_path='([^']*)', resume='auto'\)": r"graphfusion fit … --out \1 --resume auto",
+    r"'missing' or 'skip' to go on": "missing or skip to go on",
+    r"\b(on_error|resume|unseen)='(\w+)'": lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
+    r"\bon_error=": "--on-error ",
+    r"\bsave_path\b": "--out",
+    r"\bmedia_root=": "--media-root",
+    r"\bcolumns=\{'([^']*)': (\w+)\(\)\}": lambda found: f"--columns {found[1]}={_kind(found[2])}",
+    r"\bcolumns=\{'([^']*)': (\w+)\((\w+)=('[^']*')\)\}": lambda found: (
+        f'--columns "{found[1]}={{kind: {_kind(found[2])}, {found[3]}: {found[4]}}}"'
+    ),
+    r"\bcolumns=": "--columns",
+}
+"""How an argument is written in a message → how it is written here."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. SystemExit where arguments are wrong or a signal ended a fit."""
     options = make_parser().parse(arguments)
     try:
         with _notes_on_stderr():
             code: int = COMMANDS[options.command].run(options)
-            sys.stdout.flush()
+            _flush_stdout()
             return code
     except BrokenPipeError:  # the reader, `head` for example, has all it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_stdout()
         return 0
-    except (GraphFusionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except GraphFusionError as error:
+        print(f"error: {as_options(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -54,12 +74,40 @@ def make_parser() -> Parser:
     return parser
 
 
+def as_options(message: str) -> str:
+    """A message that speaks of arguments of Python, as a user of the command line knows them."""
+    for pattern, written in OPTIONS.items():
+        message = re.sub(pattern, written, message)
+    return message
+
+
+def _kind(name: str) -> str:
+    """`MultiLabel` as a configuration has it: `multi_label`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _flush_stdout() -> None:
+    """TableError if what was printed cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _end_stdout()
+        raise TableError(f"stdout cannot be written: {error.strerror}.") from error
+
+
+def _end_stdout() -> None:
+    """What is left in the buffer goes nowhere, so that the interpreter does not stumble over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def _notes_on_stderr() -> Iterator[None]:
     """Warnings as one line each on stderr, without the place in our code."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"note: {message}", file=sys.stderr)
+        print(f"note: {as_options(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graphfusion.config import ModelConfig, TrainingConfig
+from graphfusion.config import POLICIES, ModelConfig, TrainingConfig
 from graphfusion.errors import unknown_name
 
-POLICIES = ("error", "skip", "missing")
 SETTINGS = {f.name for config in (ModelConfig, TrainingConfig) for f in dataclasses.fields(config)}
 
 

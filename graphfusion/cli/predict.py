@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from graphfusion.cli.answers import add_answer_options, format_of, plain_numbers, write_answers
+from graphfusion.cli.answers import add_answer_options, format_of, kept_columns, plain_numbers, write_answers
 from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
 
 SENTENCE = "Answer for each row of a table; answers line up with the rows."
@@ -25,10 +25,11 @@ def run(options: argparse.Namespace) -> int:
     format_of(options)
     from graphfusion.predictor import FusionPredictor
 
+    kept = kept_columns(options)
     predictor = FusionPredictor.load(options.model)
     columns = _probabilities(predictor, options) if options.proba else _outputs(predictor, options)
     write_incidents(predictor, options)
-    write_answers(columns, options)
+    write_answers(columns, options, kept)
     return 0
 
 

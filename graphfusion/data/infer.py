@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
+from graphfusion.data.media.audio_file import is_sound
 from graphfusion.data.media.containers import VIDEO_ENDINGS, container_of
 from graphfusion.data.media.image import read_image
 from graphfusion.data.media.kind import AUDIO_ENDINGS, IMAGE_ENDINGS
@@ -34,7 +35,6 @@ from graphfusion.schema import (
 
 LOOK = 1000
 """Cells of a column that are looked at."""
-AUDIO_MAGIC = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM")
 MAX_CATEGORIES = 50
 MAX_INTEGER_CLASSES = 100
 
@@ -127,12 +127,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _is_audio(start: bytes) -> bool:
-    return start.startswith(AUDIO_MAGIC) or (start.startswith(b"RIFF") and start[8:12] == b"WAVE")
-
-
 def _of_bytes(first: bytes, values: Sequence[Any], root: Path) -> Input:
-    if _is_audio(first[:12]):
+    if is_sound(first[:12]):
         return Audio()
     return Video() if container_of(first) else _image(values, root)
 

@@ -16,7 +16,7 @@ import pytest
 
 import graphfusion as gf
 from graphfusion.cli import main
-from graphfusion.cli.main import COMMANDS, make_parser
+from graphfusion.cli.main import COMMANDS, as_options, make_parser
 from graphfusion.ops.hetero_attention import library
 from graphfusion.schema import Tabular, Text
 
@@ -86,6 +86,24 @@ def test_every_incident_can_be_had_in_a_file(folder: Path, tmp_path: Path) -> No
         assert (told["row"], told["column"], told["action"], told["file"]) == (0, "price", "missing", "")
         assert "cheap" in told["reason"]
     assert (folder / "model" / "incidents.jsonl").read_text() == ""
+
+
+def test_columns_of_the_table_come_along(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    given = answers((folder / "new.csv").read_text())
+    for ending in ("csv", "jsonl", "parquet"):
+        assert run(f"predict model new --on-error skip --keep title id --out {tmp_path}/a.{ending}", folder) == 0
+    written = answers((tmp_path / "a.csv").read_text())
+    assert [(r["title"], r["id"]) for r in written] == [(r["title"], r["id"]) for r in given]
+    assert list(written[0]) == ["row", "title", "id", "label"]
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["title"] for line in lines] == [r["title"] for r in given]
+    assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == [r["id"] for r in given]
+    assert run("embed model new --on-error skip --keep id", folder) == 0
+    assert [r["id"] for r in answers(capsys.readouterr().out)] == [r["id"] for r in given]
+    assert run("predict model new --keep label", folder) == 2
+    assert run("predict model new --keep titel", folder) == 2
+    said = capsys.readouterr().err
+    assert "Did you mean 'title'?" in said
 
 
 def test_a_table_is_never_overwritten_by_its_answers(folder: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -198,6 +216,49 @@ def test_what_cannot_be_done_is_code_2_without_a_traceback(
     assert message in said.err
     assert "Traceback" not in said.err
     assert not message or (said.err.startswith("error: ") and not said.out)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Pass on_error='missing' or 'skip' to go on without it.", "Pass --on-error missing or skip to go on without it."),
+        ("it holds an earlier fit: resume='auto' goes on", "it holds an earlier fit: --resume auto goes on"),
+        ("use another save_path.", "use another --out."),
+        ("go on with fit(…, save_path='runs/a', resume='auto').", "go on with graphfusion fit … --out runs/a --resume auto."),
+        ("pass columns={'y': Class()} if", "pass --columns y=class if"),
+        ("pass columns={'y': MultiLabel(separator='|')} if", "pass --columns \"y={kind: multi_label, separator: '|'}\" if"),
+        ("pass media_root= a folder", "pass --media-root a folder"), ("the text 'on_error' stays", "the text 'on_error' stays"),
+    ],
+)  # fmt: skip
+def test_messages_name_options_not_arguments(message: str, said: str) -> None:
+    assert as_options(message) == said
+
+
+def test_what_messages_advise_can_be_done(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    text = (folder / "train.csv").read_text().replace("label", "y").replace(",a", ",a;b")
+    (tmp_path / "several.csv").write_text(text)
+    base = f"fit {tmp_path}/several.csv --target y --set dim=8 heads=2 epochs=1 --valid none --out {tmp_path}/m"
+    column = "\"y={kind: multi_label, separator: ';'}\""
+    assert run(f"{base} --columns {column}", folder) == 0
+    assert gf.FusionPredictor.load(tmp_path / "m").schema.targets["y"].separator == ";"
+    capsys.readouterr()
+    assert run(base, folder) == 2
+    assert (
+        "--resume auto goes on with it, --resume restart replaces it; or choose another --out."
+        in capsys.readouterr().err
+    )
+
+
+def test_a_full_disk_below_stdout_is_an_error(folder: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m graphfusion predict {folder}/model {folder}/new.csv --on-error skip > /dev/full",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: stdout cannot be written: No space left on device.\n")
 
 
 def test_an_answer_file_that_is_there_stays_whole(

@@ -6,24 +6,28 @@ import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from graphfusion.data.media.door import MOST_PARTS
 from graphfusion.errors import MediaError
 
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF")
 """Sound formats that are decoded, by libsndfile's names; its others are hardly tested."""
 UNKNOWN = 0xFFFFFFFF
 """Length in a WAV that was written to a pipe: up to the end of the file."""
-MOST_PARTS = 1_000_000
-"""Chunks or pages that are walked over; a file of empty ones would take minutes."""
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def is_sound(start: bytes) -> bool:
+    """Whether the first 12 bytes of a file are those of a known format of sounds."""
+    boxed = start[:4] + start[8:12] in (b"RIFFWAVE", b"RIFXWAVE", b"FORMAIFF", b"FORMAIFC")
+    framed = start[:1] == b"\xff" and len(start) > 1 and start[1] & 0xE0 == 0xE0
+    return boxed or framed or start.startswith((b"fLaC", b"OggS", b"ID3"))
 
 
 def audio_format(file: BinaryIO) -> None:
     """MediaError if the start of `file` is that of no known format; `file` is then where it was."""
     start = file.read(12)
     file.seek(0)
-    boxed = start[:4] + start[8:12] in (b"RIFFWAVE", b"RIFXWAVE", b"FORMAIFF", b"FORMAIFC")
-    framed = start[:1] == b"\xff" and len(start) > 1 and start[1] & 0xE0 == 0xE0
-    if not (boxed or framed or start.startswith((b"fLaC", b"OggS", b"ID3"))):
+    if not is_sound(start):
         raise MediaError(f"not a readable sound: it starts with {start!r}; expected WAV, FLAC, Ogg, MP3 or AIFF.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphfusion.data.media.audio_file import ogg_checksum
+from graphfusion.data.media.door import MOST_PARTS
 from graphfusion.errors import MediaError
 
 BOXES = {
@@ -16,8 +17,6 @@ BOXES = {
 }  # fmt: skip
 """Boxes that stand at the top of an MP4 or QuickTime file; what follows the last of them is no part of the video."""
 VIDEO_ENDINGS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".ogv"}
-MOST_PARTS = 1_000_000
-"""Boxes, elements or chunks that are walked over; a file of empty ones would take minutes."""
 SEGMENT = 0x18538067
 """Matroska's element that holds everything but the header."""
 TS_PACKET = 188

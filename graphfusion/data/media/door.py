@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from graphfusion.errors import MediaError
 
 MAX_BYTES = 512 * 1024 * 1024
+MOST_PARTS = 1_000_000
+"""Chunks, pages, boxes or elements of a file that are walked over; one of empty ones would take minutes."""
 FloatArray = NDArray[np.float32]
 FileCell = str | os.PathLike[str] | bytes | bytearray | memoryview
 

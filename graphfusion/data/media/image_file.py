@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image as PILImage
 
-MOST_PARTS = 1_000_000
-"""Chunks or blocks that are walked over; a file of empty ones would take minutes."""
+from graphfusion.data.media.door import MOST_PARTS
+
 JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 """Ends the entropy-coded data of a scan: a marker other than stuffing and restarts."""
 PNM_HEADER = re.compile(rb"P([456])" + rb"(?:\s|#[^\n\r]*[\n\r])+(\d+)" * 2)
