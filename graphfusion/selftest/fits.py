@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -162,6 +163,8 @@ def r11(work: Path, full: bool) -> Figure:
     for name, fault in faults.items() if full else list(faults.items())[:2]:
         for row in (0, 7, 13) if full else (7,):
             cases[f"{name}, row {row}"] = _with_failing_worker(work, fault, row)
+    if full:
+        cases["killed between two rows"] = _with_a_worker_killed_idle()
     return count("R11", "a worker that fails: its row is named, and left out on request", cases)
 
 
@@ -185,6 +188,31 @@ def _with_failing_worker(work: Path, fault: Callable[[], Any], row: int) -> str 
     assert left.report is not None
     skipped = [i.row for i in left.report.incidents if i.action == "skipped"]
     return None if skipped == [row] else f"left out: {skipped}"
+
+
+def _with_a_worker_killed_idle() -> str | None:
+    """All workers are killed once, in the middle of a step, when they have made what they are asked for."""
+    settings = {"workers": 2, "worker_timeout": 5.0, "epochs": 1, "batch_size": 2}
+    whole = predictor(**settings).fit(make_rows(ROWS), valid=None, quiet=True)
+    real, seen = step._backward, 0
+
+    def backward(*arguments: Any) -> float:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            time.sleep(0.5)
+            for child in multiprocessing.active_children():
+                assert child.pid is not None
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+        return real(*arguments)
+
+    with mock.patch.object(step, "_backward", backward):
+        again = predictor(**settings).fit(make_rows(ROWS), valid=None, quiet=True)
+    assert again.report is not None
+    if again.report.skipped:
+        return f"{again.report.skipped} rows left out"
+    return None if weights_hash(again) == weights_hash(whole) else "other weights than without it"
 
 
 def _first_number(self: FeaturesModality, tokens: Any) -> float:

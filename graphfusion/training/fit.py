@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,10 +79,15 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: f
     `time.monotonic`.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
+        ConfigError: a GPU is asked for and there is none, the optimizer does not exist, or a launcher started several
+            processes.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ConfigError(
+            "this fit was started in several processes (WORLD_SIZE); start it in one, without a launcher."
+        )
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()

@@ -21,6 +21,8 @@ from graphfusion.training.scoring import predict_logits, score_logits
 from graphfusion.training.step import take_step
 
 MAX_HALVINGS = 4
+MAX_RESTARTS = 3
+"""How often the workers of the loader are started again after one is lost that was at no row."""
 TIME_IS_UP = "time limit"
 
 
@@ -80,6 +82,7 @@ class _Epochs:
         self.counts = counts
         self.steps = sum(-(-count // fit.config.accumulate) for count in counts)
         self.saved = time.monotonic()
+        self.restarts = 0
 
     def train(self) -> None:
         """To the end of the epoch, or to where the time limit cuts it."""
@@ -161,7 +164,11 @@ class _Epochs:
         if self.interruption.stops:  # the signal reached the workers too
             self.save()
         if failure.row == IDLE:
-            raise TrainingError(f"a batch cannot be made, and no single row is to blame: {failure.reason}.")
+            self.restarts += 1
+            if self.restarts > MAX_RESTARTS:
+                raise TrainingError(f"a batch cannot be made, and no single row is to blame: {failure.reason}.")
+            self.around.progress.say(f"{failure.reason}; no row is to blame, the workers start again")
+            return
         if not self.around.skip:
             raise TrainingError(
                 f"row {failure.row}: {failure.reason}. Pass on_error='skip' to go on without such rows."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,12 +46,14 @@ class FitProgress:
     def steps(self, epoch: int, batches: Iterable[Any], count: int) -> Iterator[Any]:
         """The batches of an epoch, counted on the bar."""
         task = self.bar.add_task(f"epoch {epoch}/{self.epochs}", total=count, rate="")
-        for batch in batches:
-            yield batch
-            self.bar.advance(task)
-            speed = self.bar.tasks[-1].speed
-            self.bar.update(task, rate=f"{speed:.1f} batches/s" if speed else "")
-        self.bar.remove_task(task)
+        try:
+            for batch in batches:
+                yield batch
+                self.bar.advance(task)
+                speed = self.bar.tasks[-1].speed
+                self.bar.update(task, rate=f"{speed:.1f} batches/s" if speed else "")
+        finally:  # also where the epoch is left early
+            self.bar.remove_task(task)
 
     def counter(self, what: str, count: int) -> Callable[[], None]:
         """A bar for `count` things; call what comes back after each."""
@@ -78,19 +82,30 @@ class MetricsLog:
         if folder:
             from torch.utils.tensorboard import SummaryWriter
 
-            folder.mkdir(parents=True, exist_ok=True)
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1)  # type: ignore[no-untyped-call]
+            with self._board_may_fail():
+                self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1)  # type: ignore[no-untyped-call]
 
     def write(self, history: list[dict[str, Any]]) -> None:
         """Write all epochs; the last one also goes to TensorBoard."""
         if self.path is None:
             return
         write_file(self.path, "".join(json.dumps(entry) + "\n" for entry in history).encode())
-        for name, value in history[-1].items():
-            if isinstance(value, int | float):
-                self.board.add_scalar(name, value, history[-1]["epoch"])
+        with self._board_may_fail():
+            for name, value in history[-1].items():
+                if isinstance(value, int | float) and self.board is not None:
+                    self.board.add_scalar(name, value, history[-1]["epoch"])
 
     def close(self) -> None:
         """Flush what TensorBoard holds back."""
-        if self.board is not None:
-            self.board.close()
+        with self._board_may_fail():
+            if self.board is not None:
+                self.board.close()
+
+    @contextmanager
+    def _board_may_fail(self) -> Iterator[None]:
+        """A fit goes on without TensorBoard's files where they cannot be written; `metrics.jsonl` has the same numbers."""
+        try:
+            yield
+        except OSError as error:
+            self.board = None
+            warnings.warn(f"TensorBoard files cannot be written and end here: {error}", stacklevel=2)

@@ -197,6 +197,14 @@ def test_answers_come_in_smaller_parts_where_memory_is_short(monkeypatch: pytest
         fitted.predict(rows)
 
 
+def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="started in several processes"):
+        predictor().fit(make_rows(8), valid=None, quiet=True)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    predictor(epochs=1).fit(make_rows(8), valid=None, quiet=True)
+
+
 def test_rows_that_were_cut_are_not_moved_as_pictures() -> None:
     fitted = predictor(epochs=1, max_nodes=12).fit(make_rows(12), valid=None, quiet=True)
     assert fitted.report is not None
