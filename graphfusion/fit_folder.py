@@ -41,7 +41,8 @@ PROGRESS = "fit.json"
 
 @dataclass(frozen=True)
 class FitFolder:
-    """The `save_path` of a fit, and what the fit was told: its targets, `columns=` in a form that can be compared, settings.
+    """The `save_path` of a fit, and what the fit was told: targets, what `columns=` declared (in a form that can be compared),
+    settings.
 
     Raises:
         ConfigError: the path is a file.
@@ -50,7 +51,7 @@ class FitFolder:
 
     path: Path
     targets: tuple[str, ...]
-    columns: Mapping[str, str]
+    declared: Mapping[str, str]
     config: RunConfig
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class FitFolder:
             )
         if targets != list(self.targets):
             raise ConfigError(f"resume: {path} was fitted to {targets}, now {list(self.targets)}.")
-        if declared != self.columns:
+        if declared != self.declared:
             raise ConfigError(
                 f"resume: {path} was fitted with other columns= than now; use those or another save_path."
             )
@@ -101,7 +102,7 @@ class FitFolder:
             **pipeline.to_files(self.targets, self.config),
             "best.safetensors": to_safetensors(state.best_weights),
             "optimizer.safetensors": to_safetensors(optimizer_tensors(fit.optimizer)),
-            PROGRESS: to_json({**progress, "rows": digest, "columns": self.columns, "scaler": _scaler(fit)}),
+            PROGRESS: to_json({**progress, "rows": digest, "columns": self.declared, "scaler": _scaler(fit)}),
         }
         write_folder(self.path / CHECKPOINTS / f"step-{state.step:09}", files)
         self.remove_checkpoints(keep=2)
@@ -136,7 +137,7 @@ def fit_state(files: Mapping[str, bytes], fit: Fit, digest: str) -> FitState:
     """Where the fit of a checkpoint stood, its optimiser put back; ConfigError if it saw other rows than those of `digest`."""
     with as_checkpoint_error(PROGRESS):
         progress = from_json(files[PROGRESS], PROGRESS)
-        rows, scaler = progress.pop("rows"), progress.pop("scaler")
+        rows, scaler = progress.pop("rows"), progress.pop("scaler", {})
         progress.pop("columns")
     if rows != digest:
         raise ConfigError(

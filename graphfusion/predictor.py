@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,11 +38,12 @@ from graphfusion.training import (
     FitState,
     Noise,
     Surroundings,
+    embed_rows,
     predict_logits,
+    refuse_launchers,
     run_fit,
     score_logits,
     start_fit,
-    unified,
 )
 from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
 from graphfusion.training.progress import FitProgress, MetricsLog
@@ -143,6 +144,7 @@ class FusionPredictor:
             TableError, SchemaError, CellError: the rows cannot be used; the message names row and column.
             TrainingError: a number is not finite (the message names row or tensor), or memory does not do.
         """
+        refuse_launchers()
         if time_limit is not None:
             self.config = self.config.override({"time_limit": time_limit})
         limit = self.config.training.time_limit
@@ -153,7 +155,8 @@ class FusionPredictor:
         if not len(read):
             raise SchemaError("the table has no rows.")
         share = isinstance(valid, int | float)
-        train, held = _split(read, valid, self.config.seed) if share else (read, None)
+        train = read.take(split_rows(len(read), float(valid), self.config.seed)[0]) if share else read
+        held: Table | None = None
         files = folder.newest() if resume and folder else None
         with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
             pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
@@ -164,15 +167,20 @@ class FusionPredictor:
             if resume and folder and not files:
                 progress.say(f"nothing to resume below {folder.path}: a new fit begins")
             most = self._budget()
-            rows, self.report = pipeline.tokenize(train, on_error, True, most, progress)
-            with nullcontext() if share else _of_the_validation_table():
-                held_rows, held_report = (
-                    pipeline.tokenize(held, on_error, True, most, progress) if held else ([], Report())
-                )
+            rows, self.report = pipeline.tokenize(read, on_error, True, most, progress)
+            held_rows: list[TokenizedSample] = []
+            said = f"read: {self.report}"
+            if share:
+                own = set(train.numbers)
+                rows, held_rows = [r for r in rows if r.id in own], [r for r in rows if r.id not in own]
+            elif held:
+                with _of_the_validation_table():
+                    held_rows, held_report = pipeline.tokenize(held, on_error, True, most, progress)
+                said += f"\nvalidation: {held_report}"
             unlabelled = sum(not _has_target(r) for r in rows)
             if unlabelled:
                 progress.say(f"{unlabelled} training rows have no target and teach nothing")
-            progress.say(f"read: {self.report}" + (f"\nvalidation: {held_report}" if held else ""))
+            progress.say(said)
             if not rows:
                 raise SchemaError("no row is left to train on.")
             held_rows = _with_known_labels(pipeline, held_rows, progress)
@@ -180,8 +188,6 @@ class FusionPredictor:
             state = self._train(pipeline, job, progress)
         self.history = state.history
         self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
-        if share:  # rows of the same table
-            self.report = Report(self.report.seen + held_report.seen, [*self.report.incidents, *held_report.incidents])
         self._pipeline = pipeline
         if folder:
             folder.finish(pipeline, self.report)
@@ -266,7 +272,7 @@ class FusionPredictor:
         rows, count, _ = self._rows(table, targets=False, **options)
         out = np.full((count, self.config.model.dim), np.nan, np.float32)
         if rows:
-            out[[r.id for r in rows]] = unified(self.pipeline.model, self._batches(rows)).numpy()
+            out[[r.id for r in rows]] = embed_rows(self.pipeline.model, self._batches(rows)).numpy()
         return out
 
     def graph(self, table: Any, **options: Any) -> GraphBatch:
@@ -367,12 +373,6 @@ def _of_the_validation_table() -> Iterator[None]:
         yield
     except GraphFusionError as error:
         raise type(error)(f"validation table: {error}") from error
-
-
-def _split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
-    """(training rows, validation rows)."""
-    first, second = split_rows(len(table), float(share), seed)
-    return table.take(first), table.take(second)
 
 
 def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:

@@ -141,6 +141,11 @@ CASES: list[Case] = [
      "  row 9, column 'title': expected a text, got complex '3j'.\n"
      "  row 9, column 'price': expected a number or an ISO date, got 'x'.\n"
      "Pass on_error='missing' or 'skip' to go on without them."),
+    (lambda: fit([*ROWS, *({**ROWS[0], "price": f"no {i}"} for i in range(12))], columns={"price": gf.Tabular()}),
+     errors.CellError,
+     "row 8, column 'price': expected a number or an ISO date, got 'no 0'. (Rows count from 0.) Nor can these be read:\n"
+     + "".join(f"  row {8 + i}, column 'price': expected a number or an ISO date, got 'no {i}'.\n" for i in range(1, 10))
+     + "  Later rows were not looked at.\nPass on_error='missing' or 'skip' to go on without them."),
     (lambda: fit(ROWS, valid=[{**ROWS[0], "price": "abc"}], columns={"price": gf.Tabular()}), errors.CellError,
      "validation table: row 0, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.) Pass "
      "on_error='missing' or 'skip' to go on without it."),

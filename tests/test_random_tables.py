@@ -20,7 +20,7 @@ from graphfusion.model import make_builder, make_model
 from graphfusion.schema import Features, Input
 from graphfusion.selftest import random_tables
 from graphfusion.tasks import learn_target, make_task
-from graphfusion.training import Batches, Collate, unified
+from graphfusion.training import Batches, Collate, embed_rows
 from tests.conftest import png, wav
 
 SPECS: dict[str, Input] = {**random_tables.SPECS, "features": Features(max_tokens=5)}  # the width is learned
@@ -89,7 +89,7 @@ def test_any_table(made: tuple[dict[str, Input], list[dict[str, Any]]], graph: s
     model = make_model(modalities, builder, {"label": make_task("label", spec, scale, 8)}, config).eval()
     collate = Collate(builder, dict(model.tasks.items()))
     found = [
-        unified(model, Batches.of(samples, Budget(count, 10**6, 10**6), collate)) for count in (size, len(samples))
+        embed_rows(model, Batches.of(samples, Budget(count, 10**6, 10**6), collate)) for count in (size, len(samples))
     ]
     assert found[0].shape == (len(samples), 8)
     assert found[0].isfinite().all()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graphfusion.cli.parser import Parser
+from graphfusion.cli.stdout import to_stdout
 from graphfusion.errors import TableError
 
 Columns = Mapping[str, Sequence[Any]]
@@ -53,24 +54,39 @@ def format_of(options: argparse.Namespace) -> str:
     return ending
 
 
-def kept_columns(options: argparse.Namespace) -> Columns:
-    """The columns of `--keep` as they stand in the table.
+def kept_columns(options: argparse.Namespace, answers: Sequence[str]) -> Columns:
+    """The columns of `--keep` as they stand in the table; `answers`: names that the columns of the answers have.
 
     Raises:
         SchemaError: the table has no such column.
-        TableError: its cells are neither texts nor numbers.
+        TableError: its cells are not texts, or not numbers, or the answers have a column of this name.
     """
     if not options.keep:
         return {}
     from graphfusion.data import read_table
 
+    for name in options.keep:
+        if name == "row" or name in answers:
+            raise TableError(f"--keep {name}: the answers have a column of this name; rename it in the table.")
     table = read_table(options.table, options.media_root, as_text=options.keep)
     kept = {name: table.column(name) for name in options.keep}
     for name, cells in kept.items():
-        odd = next((type(c).__name__ for c in cells if not isinstance(c, str | int | float | None)), "")
-        if odd:
-            raise TableError(f"--keep {name}: expected texts or numbers, its cells are {odd}.")
+        for row, cell in enumerate(cells):
+            if not _writable(cell):
+                raise TableError(f"--keep {name}: expected texts or numbers, row {row} has {str(cell)[:40]!r}.")
+        kinds = {isinstance(cell, str) for cell in cells if cell is not None}
+        if len(kinds) > 1:
+            raise TableError(f"--keep {name}: expected texts or numbers, it has both.")
     return kept
+
+
+def _writable(cell: Any) -> bool:
+    """Whether every format can hold a cell: no half characters, no integers beyond 64 bits."""
+    if isinstance(cell, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in cell)
+    if isinstance(cell, int):
+        return -(2**63) <= cell < 2**63
+    return cell is None or isinstance(cell, float)
 
 
 def write_answers(answers: Columns, options: argparse.Namespace, kept: Columns) -> None:
@@ -78,22 +94,14 @@ def write_answers(answers: Columns, options: argparse.Namespace, kept: Columns) 
     all.
 
     Raises:
-        TableError: the file cannot be written, or a kept column has the name of an answer.
+        TableError: the file cannot be written.
     """
     count = len(next(iter(answers.values()), ()))
-    for name in kept:
-        if name == "row" or name in answers:
-            raise TableError(f"--keep {name}: the answers have a column of this name; rename it in the table.")
     columns = {"row": range(count), **kept, **answers}
     ending = format_of(options)
     if options.out is None:
-        try:
+        with to_stdout():
             WRITERS[ending](columns, sys.stdout)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise TableError(f"stdout cannot be written: {error.strerror}.") from error
         return
     part = options.out.with_name(f".{options.out.name}.part")
     try:
@@ -103,6 +111,9 @@ def write_answers(answers: Columns, options: argparse.Namespace, kept: Columns) 
     except OSError as error:
         part.unlink(missing_ok=True)
         raise TableError(f"--out {options.out}: cannot be written: {error.strerror}.") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:

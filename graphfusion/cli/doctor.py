@@ -9,6 +9,7 @@ import re
 from importlib import metadata
 
 from graphfusion.cli.parser import Parser
+from graphfusion.cli.stdout import to_stdout
 
 SENTENCE = "What this machine can run, and what to do about what is missing."
 EXAMPLE = "graphfusion doctor"
@@ -20,7 +21,8 @@ def add_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print it."""
-    print("\n".join([*machine(), *backends(), *packages()]))
+    with to_stdout():
+        print("\n".join([*machine(), *backends(), *packages()]))
     return 0
 
 

@@ -23,8 +23,8 @@ def run(options: argparse.Namespace) -> int:
     ending = format_of(options)
     from graphfusion.predictor import FusionPredictor
 
-    kept = kept_columns(options)
     predictor = FusionPredictor.load(options.model)
+    kept = kept_columns(options, ["embedding", *(f"e{i}" for i in range(predictor.config.model.dim))])
     vectors = predictor.embed(options.table, **row_options(options))
     write_incidents(predictor, options)
     columns: Columns

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
+from graphfusion.cli.stdout import to_stdout
 
 SENTENCE = "Metrics over the rows of a table that have the target."
 EXAMPLE = "graphfusion evaluate runs/a test.csv --json"
@@ -31,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     predictor = FusionPredictor.load(options.model)
     scores = predictor.evaluate(options.table, options.unseen, **row_options(options))
     write_incidents(predictor, options)
-    print(json.dumps(_finite(scores), indent=1, ensure_ascii=False) if options.json else as_table(scores))
+    with to_stdout():
+        print(json.dumps(_finite(scores), indent=1, ensure_ascii=False) if options.json else as_table(scores))
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import ast
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,8 @@ from typing import Any
 
 from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest
 from graphfusion.cli.parser import Parser, add_command
-from graphfusion.errors import GraphFusionError, TableError
+from graphfusion.cli.stdout import open_closed, to_stdout
+from graphfusion.errors import GraphFusionError
 
 COMMANDS: dict[str, Any] = {
     "fit": fit,
@@ -25,32 +27,39 @@ COMMANDS: dict[str, Any] = {
 """Name → module with SENTENCE, EXAMPLE, `add_options(parser)` and `run(options)`."""
 
 
+_QUOTED = r"('[^']*'|\"[^\"]*\")"
+"""How Python writes a text."""
 OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
-    r"fit\(…, save_path='([^']*)', resume='auto'\)": r"graphfusion fit … --out \1 --resume auto",
+    rf"fit\(…, save_path={_QUOTED}, resume='auto'\)": lambda found: (
+        f"graphfusion fit … --out {_pasted(found[1])} --resume auto"
+    ),
     r"'missing' or 'skip' to go on": "missing or skip to go on",
     r"\b(on_error|resume|unseen)='(\w+)'": lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
     r"\bon_error=": "--on-error ",
-    r"\bsave_path\b": "--out",
+    r"\b(another|the|below) save_path\b": r"\1 --out",
+    r"^save_path:": "--out:",
     r"\bmedia_root=": "--media-root",
-    r"\bcolumns=\{'([^']*)': (\w+)\(\)\}": lambda found: f"--columns {found[1]}={_kind(found[2])}",
-    r"\bcolumns=\{'([^']*)': (\w+)\((\w+)=('[^']*')\)\}": lambda found: (
-        f'--columns "{found[1]}={{kind: {_kind(found[2])}, {found[3]}: {found[4]}}}"'
+    rf"\bcolumns=\{{{_QUOTED}: (\w+)\(\)\}}": lambda found: (
+        f"--columns {shlex.quote(f'{ast.literal_eval(found[1])}={_kind(found[2])}')}"
     ),
-    r"\bcolumns=": "--columns",
+    rf"\bcolumns=\{{{_QUOTED}: (\w+)\((\w+)=({_QUOTED})\)\}}": lambda found: (
+        "--columns " + shlex.quote(f"{ast.literal_eval(found[1])}={{kind: {_kind(found[2])}, {found[3]}: {found[4]}}}")
+    ),
+    r"\bcolumns=(?=[ .]|$)": "--columns",
 }
 """How an argument is written in a message → how it is written here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. SystemExit where arguments are wrong or a signal ended a fit."""
+    open_closed()
     options = make_parser().parse(arguments)
     try:
         with _notes_on_stderr():
             code: int = COMMANDS[options.command].run(options)
-            _flush_stdout()
-            return code
+            with to_stdout():
+                return code
     except BrokenPipeError:  # the reader, `head` for example, has all it wants
-        _end_stdout()
         return 0
     except GraphFusionError as error:
         print(f"error: {as_options(str(error))}", file=sys.stderr)
@@ -81,25 +90,14 @@ def as_options(message: str) -> str:
     return message
 
 
+def _pasted(text: str) -> str:
+    """A text as Python writes it, as a shell takes it."""
+    return shlex.quote(ast.literal_eval(text))
+
+
 def _kind(name: str) -> str:
     """`MultiLabel` as a configuration has it: `multi_label`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def _flush_stdout() -> None:
-    """TableError if what was printed cannot be written."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _end_stdout()
-        raise TableError(f"stdout cannot be written: {error.strerror}.") from error
-
-
-def _end_stdout() -> None:
-    """What is left in the buffer goes nowhere, so that the interpreter does not stumble over it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

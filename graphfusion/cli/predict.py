@@ -25,12 +25,20 @@ def run(options: argparse.Namespace) -> int:
     format_of(options)
     from graphfusion.predictor import FusionPredictor
 
-    kept = kept_columns(options)
     predictor = FusionPredictor.load(options.model)
+    kept = kept_columns(options, _names(predictor, options.proba))
     columns = _probabilities(predictor, options) if options.proba else _outputs(predictor, options)
     write_incidents(predictor, options)
     write_answers(columns, options, kept)
     return 0
+
+
+def _names(predictor: Any, proba: bool) -> list[str]:
+    """Of the columns of the answers."""
+    if not proba:
+        return list(predictor.targets)
+    classes = {target: getattr(predictor.schema.targets[target], "classes", ()) for target in predictor.targets}
+    return [f"{target}={name}" for target, names in classes.items() for name in names]
 
 
 def _outputs(predictor: Any, options: argparse.Namespace) -> dict[str, Any]:

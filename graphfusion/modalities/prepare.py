@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +15,10 @@ from graphfusion.data.sample import Incident, Report, Sample
 from graphfusion.errors import CellError, ConfigError, unknown_name
 from graphfusion.modalities.tokens import NodeType, TokenizedSample, Tokens
 
-LOOK_ON = 1_000
-"""Rows after a first cell that cannot be read in which others are looked for, so that all are told at once."""
 SHOWN = 10
 """Cells that one error names."""
+PATIENCE = 5.0
+"""Seconds after a first cell that cannot be read in which others are looked for."""
 
 
 class Modality(Protocol):
@@ -51,41 +53,54 @@ def prepare(
     """Tokenize rows. `columns` names the columns of each node type; `done` is called after each row.
 
     `on_error`: what a cell that cannot be read does: `error` stops, `skip` leaves the row out, `missing` takes the
-    modality as missing; the report counts both.
+    modality as missing; the report counts both. The error names up to ten cells, for which rows are looked at for a few
+    seconds more.
     """
     if on_error not in POLICIES:
         raise ConfigError(unknown_name("on_error policy", on_error, POLICIES))
     report, found = Report(), []
-    broken: dict[tuple[int, str], CellError] = {}
-    looked = 0
+    broken, end = _Broken(), float("inf")
     for sample in samples:
-        looked += bool(broken)
-        if looked > LOOK_ON:
+        if len(broken.cells) >= SHOWN or time.monotonic() > end:
+            broken.more = True
             break
         report.seen += 1
-        tokens, failed, errors = _tokenize(sample, modalities, columns, root, on_error)
-        if on_error == "error":
-            broken |= {(sample.id, column): error for column, error in errors.items()}
+        try:
+            tokens, failed, kinds = _tokenize(sample, modalities, columns, root, on_error)
+        except Exception:
+            if broken.cells:  # what was found is told first
+                break
+            raise
+        if kinds and on_error == "error":
+            broken.cells += [i for i in failed if i.action != "cut"]
+            broken.kind = broken.kind or kinds[0]
+            end = min(end, time.monotonic() + PATIENCE)
         report.incidents.extend(failed)
         if not any(incident.action == "skipped" for incident in failed):
             found.append(TokenizedSample(sample.id, tokens, sample.targets))
         done()
-    if broken:
-        raise _all_of(broken)
+    if broken.kind:
+        raise broken.kind(str(broken))
     return found, report
 
 
-def _all_of(broken: Mapping[tuple[int, str], CellError]) -> CellError:
-    """One error for all cells that cannot be read."""
-    told = [f"row {row}, column {column!r}: {error}" for (row, column), error in broken.items()]
-    advice = "Pass on_error='missing' or 'skip' to go on without "
-    if len(told) == 1:
-        message = f"{told[0]} (Rows count from 0.) {advice}it."
-    else:
-        shown = "".join(f"\n  {text}" for text in told[1:SHOWN])
-        more = f"\n  … and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-        message = f"{told[0]} (Rows count from 0.) Nor can these be read:{shown}{more}\n{advice}them."
-    return type(next(iter(broken.values())))(message)
+@dataclass
+class _Broken:
+    """Cells that cannot be read; `more`: whether it was not looked at all rows. Kept as words: an error holds on to the file."""
+
+    cells: list[Incident] = field(default_factory=list)
+    kind: type[CellError] | None = None
+    more: bool = False
+
+    def __str__(self) -> str:
+        told = [f"row {i.row}, column {i.column!r}: {i.reason}" for i in self.cells]
+        advice = "Pass on_error='missing' or 'skip' to go on without "
+        if len(told) == 1 and not self.more:
+            return f"{told[0]} (Rows count from 0.) {advice}it."
+        others = "".join(f"\n  {text}" for text in told[1:])
+        more = "\n  Later rows were not looked at." if self.more else ""
+        nor = f" Nor can these be read:{others}" if others else ""
+        return f"{told[0]} (Rows count from 0.){nor}{more}\n{advice}them."
 
 
 def _tokenize(
@@ -94,10 +109,10 @@ def _tokenize(
     columns: Mapping[str, tuple[str, ...]],
     root: Path,
     on_error: str,
-) -> tuple[dict[str, Tokens], list[Incident], dict[str, CellError]]:
-    """Tokens by node type, what was done about cells that are not used as they are, and why each cannot be read."""
+) -> tuple[dict[str, Tokens], list[Incident], list[type[CellError]]]:
+    """Tokens by node type, what was done about cells that are not used as they are, and kinds of errors."""
     tokens: dict[str, Tokens] = {}
-    errors: dict[str, CellError] = {}
+    kinds: list[type[CellError]] = []
     failed: list[Incident] = []
     for name, modality in modalities.items():
         row = {c: sample.values[c] for c in columns[name] if sample.values.get(c) is not None}
@@ -105,7 +120,7 @@ def _tokenize(
             made = modality.tokens(row, root) if row else None
         except CellError:
             for column, error in _unreadable(modality, row, root).items():
-                errors[column] = error
+                kinds.append(type(error))
                 action = "skipped" if on_error == "skip" else "missing"
                 failed.append(Incident(sample.id, column, str(error), action, getattr(error, "file", "")))
                 del row[column]
@@ -113,7 +128,7 @@ def _tokenize(
         if made is not None and len(made):
             tokens[name] = made
             failed += [Incident(sample.id, ", ".join(row), made.cut, "cut")] if made.cut else []
-    return tokens, failed, errors
+    return tokens, failed, kinds
 
 
 def _unreadable(modality: Modality, row: Mapping[str, Any], root: Path) -> dict[str, CellError]:

@@ -22,7 +22,7 @@ from graphfusion.model import FusionModel, make_builder, make_model
 from graphfusion.schema import Audio, Features, Image, Input, Tabular, Text
 from graphfusion.selftest.figure import Figure, count
 from graphfusion.tasks import learn_target, make_task
-from graphfusion.training import Batches, Collate, unified
+from graphfusion.training import Batches, Collate, embed_rows
 
 SPECS: dict[str, Input] = {
     "text": Text(max_tokens=6, vocab_size=260),
@@ -182,4 +182,4 @@ def _model(drawn: Drawn, table: Table, modalities: Mapping[str, Modality]) -> tu
 
 
 def _outputs(model: FusionModel, collate: Collate, samples: list[TokenizedSample], size: int) -> Tensor:
-    return unified(model, Batches.of(samples, Budget(size, 10**6, 10**6), collate))
+    return embed_rows(model, Batches.of(samples, Budget(size, 10**6, 10**6), collate))

@@ -1,10 +1,10 @@
 """The loop, its rows and optimisers, checkpoints as verified folders."""
 
-from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, start_fit
+from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, refuse_launchers, start_fit
 from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
-from graphfusion.training.scoring import predict_logits, score_logits, unified
+from graphfusion.training.scoring import embed_rows, predict_logits, score_logits
 
 __all__ = [
     "DEVICES",
@@ -16,9 +16,10 @@ __all__ = [
     "FitState",
     "Noise",
     "Surroundings",
+    "embed_rows",
     "predict_logits",
+    "refuse_launchers",
     "run_fit",
     "score_logits",
     "start_fit",
-    "unified",
 ]

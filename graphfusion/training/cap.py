@@ -19,7 +19,8 @@ def cap_rows(
 ) -> tuple[list[TokenizedSample], list[Incident]]:
     """The rows, each within `budget`, and an incident for each modality of a row that lost its last tokens.
 
-    A row above the budget keeps the first half of its longest modality, again and again until it fits.
+    A row above the budget keeps the first half of its longest modality, again and again until it fits; one of very long
+    modalities is cut first to a beginning of all of them that is above the budget, taken for granted that a longer one is too.
     """
     capped, incidents = [_not_far_above(row, builder, budget) for row in rows], []
     for i, (nodes, edges) in enumerate(zip(*builder.sizes([r.tokens for r in capped]), strict=True)):

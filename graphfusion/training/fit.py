@@ -74,20 +74,23 @@ class _Loss(nn.Module):
         return self.model.loss(batch, shares)
 
 
+def refuse_launchers() -> None:
+    """ConfigError in one of several processes that a launcher (torchrun, accelerate) started: each would fit on all rows."""
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise ConfigError(
+            f"this fit is one of WORLD_SIZE={os.environ['WORLD_SIZE']} processes of a launcher; start it in one, without."
+        )
+
+
 def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: float = float("inf")) -> Fit:
     """Put model and optimiser on the device with accelerate: a GPU of CUDA, or the CPU. `deadline` is on the clock of
     `time.monotonic`.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none, the optimizer does not exist, or a launcher started several
-            processes.
+        ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise ConfigError(
-            "this fit was started in several processes (WORLD_SIZE); start it in one, without a launcher."
-        )
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()

@@ -22,7 +22,7 @@ from graphfusion.training.step import take_step
 
 MAX_HALVINGS = 4
 MAX_RESTARTS = 3
-"""How often the workers of the loader are started again after one is lost that was at no row."""
+"""How often in a row, without a step between, workers of the loader are started again after one died that was at no row."""
 TIME_IS_UP = "time limit"
 
 
@@ -125,6 +125,7 @@ class _Epochs:
         )
         state.batch += len(group)
         state.step += 1
+        self.restarts = 0
         self._look_up()
 
     def _look_up(self) -> None:
@@ -142,7 +143,7 @@ class _Epochs:
         self.saved = time.monotonic()
         asked, self.interruption.asked = self.interruption.asked, ""
         if asked in STOPS:
-            self.around.progress.say(f"{asked}: saved; resume='auto' goes on from here")
+            self.around.progress.say(f"{asked}: saved; a fit that resumes goes on from here")
             leave(asked)
 
     def _halve(self, reason: str) -> None:
@@ -165,7 +166,7 @@ class _Epochs:
             self.save()
         if failure.row == IDLE:
             self.restarts += 1
-            if self.restarts > MAX_RESTARTS:
+            if not failure.lost or self.restarts > MAX_RESTARTS:
                 raise TrainingError(f"a batch cannot be made, and no single row is to blame: {failure.reason}.")
             self.around.progress.say(f"{failure.reason}; no row is to blame, the workers start again")
             return

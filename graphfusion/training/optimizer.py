@@ -14,9 +14,8 @@ from graphfusion.errors import CheckpointError, ConfigError, unknown_name
 
 Groups = list[dict[str, Any]]
 OPTIMIZERS: dict[str, Callable[[Groups, float], Optimizer]] = {
-    "adamw": lambda groups, lr: AdamW(
-        groups, lr=lr, fused=True
-    ),  # one pass over the weights: a tenth of a step on a CPU
+    # fused: one pass over the weights, a tenth of a step on a CPU
+    "adamw": lambda groups, lr: AdamW(groups, lr=lr, fused=True),
     "sgd": lambda groups, lr: SGD(groups, lr=lr, momentum=0.9, nesterov=True),
 }
 

@@ -86,11 +86,14 @@ class NoisyRows:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a batch cannot be made: a row (its number, or `IDLE` where none can be named), or short memory."""
+    """Why a batch cannot be made: a row (its number, or `IDLE` where none can be named), or short memory. `lost`: a worker of
+    the loader died.
+    """
 
     row: int
     reason: str
     memory: bool = False
+    lost: bool = False
 
     @classmethod
     def of(cls, row: int, error: Exception) -> Failure:
@@ -152,7 +155,7 @@ class BatchMaker(Dataset["Parts | Failure"]):
         dead = [row for pid, row in workers if pid not in alive]
         rows = dead or [row for _, row in workers if row != IDLE]
         what = "died" if dead else "gives nothing"
-        return Failure(max(rows, default=IDLE), f"a worker of the loader {what} here ({error})")
+        return Failure(max(rows, default=IDLE), f"a worker of the loader {what} here ({error})", lost=bool(dead))
 
 
 @dataclass(frozen=True)

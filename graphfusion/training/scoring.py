@@ -34,7 +34,7 @@ def predict_logits(model: FusionModel, rows: Batches) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in model.tasks.names}
 
 
-def unified(model: FusionModel, rows: Batches) -> Tensor:
+def embed_rows(model: FusionModel, rows: Batches) -> Tensor:
     """The unified representation of all rows in order (rows, dim), on the CPU.
 
     Raises:

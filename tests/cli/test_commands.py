@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -100,7 +101,6 @@ def test_columns_of_the_table_come_along(folder: Path, tmp_path: Path, capsys: C
     assert pq.read_table(tmp_path / "a.parquet")["id"].to_pylist() == [r["id"] for r in given]
     assert run("embed model new --on-error skip --keep id", folder) == 0
     assert [r["id"] for r in answers(capsys.readouterr().out)] == [r["id"] for r in given]
-    assert run("predict model new --keep label", folder) == 2
     assert run("predict model new --keep titel", folder) == 2
     said = capsys.readouterr().err
     assert "Did you mean 'title'?" in said
@@ -224,9 +224,14 @@ def test_what_cannot_be_done_is_code_2_without_a_traceback(
         ("Pass on_error='missing' or 'skip' to go on without it.", "Pass --on-error missing or skip to go on without it."),
         ("it holds an earlier fit: resume='auto' goes on", "it holds an earlier fit: --resume auto goes on"),
         ("use another save_path.", "use another --out."),
+        ("/data/save_path/x.csv: no such file", "/data/save_path/x.csv: no such file"),
+        ("row 3, column 'save_path': odd", "row 3, column 'save_path': odd"),
+        ("save_path: expected a folder", "--out: expected a folder"),
+        ("go on with fit(…, save_path=\"it's a\", resume='auto').", """go on with graphfusion fit … --out 'it'"'"'s a' --resume auto."""),
+        ("pass columns={'my label': Class()} if", "pass --columns 'my label=class' if"),
         ("go on with fit(…, save_path='runs/a', resume='auto').", "go on with graphfusion fit … --out runs/a --resume auto."),
         ("pass columns={'y': Class()} if", "pass --columns y=class if"),
-        ("pass columns={'y': MultiLabel(separator='|')} if", "pass --columns \"y={kind: multi_label, separator: '|'}\" if"),
+        ("pass columns={'y': MultiLabel(separator='|')} if", """pass --columns 'y={kind: multi_label, separator: '"'"'|'"'"'}' if"""),
         ("pass media_root= a folder", "pass --media-root a folder"), ("the text 'on_error' stays", "the text 'on_error' stays"),
     ],
 )  # fmt: skip
@@ -249,16 +254,39 @@ def test_what_messages_advise_can_be_done(folder: Path, tmp_path: Path, capsys: 
     )
 
 
-def test_a_full_disk_below_stdout_is_an_error(folder: Path) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m graphfusion predict {folder}/model {folder}/new.csv --on-error skip > /dev/full",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [("predict model new --on-error skip", ""), ("predict model new --on-error skip", "1"), ("evaluate model train", ""),
+     ("evaluate model train", "1")],
+)  # fmt: skip
+def test_a_full_disk_below_stdout_is_an_error(command: str, unbuffered: str, folder: Path) -> None:
+    paths = {"model": str(folder / "model"), "new": str(folder / "new.csv"), "train": str(folder / "train.csv")}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "graphfusion", *(paths.get(word, word) for word in command.split())],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
     assert done.returncode == 2
     assert done.stderr.endswith("error: stdout cannot be written: No space left on device.\n")
+
+
+def test_what_no_file_can_hold_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    rows = [{"title": "red kettle", "price": 1.0, "mixed": m, "big": 10**30, "half": "\ud800"} for m in ("a", 3)]
+    table = tmp_path / "new.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(gf.FusionPredictor, "predict", lambda *_, **__: pytest.fail("it answered first"))
+    for name in ("mixed", "big", "half"):
+        assert main(["predict", str(folder / "model"), str(table), "--keep", name, "--out", f"{tmp_path}/a.csv"]) == 2
+        assert f"error: --keep {name}: expected texts or numbers" in capsys.readouterr().err
+    assert main(["predict", str(folder / "model"), str(folder / "new.csv"), "--keep", "label"]) == 2
+    assert "the answers have a column of this name" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["new.jsonl"]
 
 
 def test_an_answer_file_that_is_there_stays_whole(

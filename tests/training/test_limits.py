@@ -199,7 +199,7 @@ def test_answers_come_in_smaller_parts_where_memory_is_short(monkeypatch: pytest
 
 def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="started in several processes"):
+    with pytest.raises(ConfigError, match="one of WORLD_SIZE=2 processes"):
         predictor().fit(make_rows(8), valid=None, quiet=True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     predictor(epochs=1).fit(make_rows(8), valid=None, quiet=True)
