@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ class FitFolder:
             raise ConfigError(f"save_path: expected a folder, {self.path} is a file.")
         prepare_folder(self.path)
         check_replaceable(self.path / ARTEFACT, (DOCUMENT, f"{WEIGHTS}.safetensors"))
+
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[None]:
+        """Where what runs inside fails before anything is written, the folder goes again if it is empty."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self.path.rmdir()
+            raise
 
     @property
     def holds_a_fit(self) -> bool:

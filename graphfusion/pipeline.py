@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from graphfusion.modalities import (
     prepare,
 )
 from graphfusion.model import FusionModel, make_builder, make_model
-from graphfusion.schema import Input, Schema, Target
+from graphfusion.schema import Audio, Image, Input, Schema, Target, Video
 from graphfusion.tasks import TargetScale, learn_target, make_task
 from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import as_checkpoint_error, from_json, tensors_of, to_json, to_safetensors
@@ -108,6 +109,9 @@ class Pipeline:
         samples = table.samples(self.schema, targets)
         done = progress.counter("reading rows", len(table)) if progress else lambda: None
         rows, report = prepare(samples, self.modalities, self.columns, table.root, on_error, done)
+        for column, spec in self.schema.inputs.items():
+            if isinstance(spec, Image | Audio | Video):
+                _warn_if_none_was_read(column, table, report)
         rows, cut = cap_rows(rows, self.builder, budget)
         report.incidents += cut
         return rows, report
@@ -142,6 +146,17 @@ class Pipeline:
             )
         _load_weights(pipeline.model, tensors_of(files, WEIGHTS))
         return pipeline
+
+
+def _warn_if_none_was_read(column: str, table: Table, report: Report) -> None:
+    """Many files that are all unreadable are not damaged: they are looked for in the wrong place."""
+    cells = sum(cell is not None for cell in table.columns.get(column, ()))
+    failed = [i for i in report.incidents if i.column == column and i.action != "cut"]
+    if len(failed) == cells > 1:
+        warnings.warn(
+            f"none of the {cells} cells of column {column!r} can be read ({failed[0].reason.rstrip('.')}); is media_root= right?",
+            stacklevel=4,
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,48 +150,56 @@ class FusionPredictor:
         limit = self.config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
         folder = FitFolder(Path(save_path), self.targets, self._declared(), self.config) if save_path else None
-        resume = resumes(resume, folder)
-        read = read_table(table, media_root, _text_columns(self.columns))
-        if not len(read):
-            raise SchemaError("the table has no rows.")
+        with folder.removed_if_unused() if folder else nullcontext():
+            resume = resumes(resume, folder)
+            read = read_table(table, media_root, _text_columns(self.columns))
+            if not len(read):
+                raise SchemaError("the table has no rows.")
+            with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
+                files = folder.newest() if resume and folder else None
+                if resume and folder and not files:
+                    progress.say(f"nothing to resume below {folder.path}: a new fit begins")
+                self._fit_rows(read, valid, on_error, media_root, folder, files, deadline, progress)
+        return self
+
+    def _fit_rows(
+        self,
+        read: Table,
+        valid: Any,
+        on_error: str,
+        media_root: str | os.PathLike[str] | None,
+        folder: FitFolder | None,
+        files: Mapping[str, bytes] | None,
+        deadline: float,
+        progress: FitProgress,
+    ) -> None:
+        """Fit to the rows of a table, from the files of a checkpoint if there are any."""
         share = isinstance(valid, int | float)
         train = read.take(split_rows(len(read), float(valid), self.config.seed)[0]) if share else read
-        held: Table | None = None
-        files = folder.newest() if resume and folder else None
-        with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
-            pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
-            if not share and valid is not None:  # read as the training rows were, not by what it looks like by itself
-                with _of_the_validation_table():
-                    held = read_table(valid, media_root, _text_columns(pipeline.schema))
-            progress.say(f"{len(train)} training rows\n{pipeline.schema}")
-            if resume and folder and not files:
-                progress.say(f"nothing to resume below {folder.path}: a new fit begins")
-            most = self._budget()
-            rows, self.report = pipeline.tokenize(read, on_error, True, most, progress)
-            held_rows: list[TokenizedSample] = []
-            said = f"read: {self.report}"
-            if share:
-                own = set(train.numbers)
-                rows, held_rows = [r for r in rows if r.id in own], [r for r in rows if r.id not in own]
-            elif held:
-                with _of_the_validation_table():
-                    held_rows, held_report = pipeline.tokenize(held, on_error, True, most, progress)
-                said += f"\nvalidation: {held_report}"
-            unlabelled = sum(not _has_target(r) for r in rows)
-            if unlabelled:
-                progress.say(f"{unlabelled} training rows have no target and teach nothing")
-            progress.say(said)
-            if not rows:
-                raise SchemaError("no row is left to train on.")
-            held_rows = _with_known_labels(pipeline, held_rows, progress)
-            job = Job(rows, held_rows, folder, files, deadline, skip=on_error != "error")
-            state = self._train(pipeline, job, progress)
+        pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
+        progress.say(f"{len(train)} training rows\n{pipeline.schema}")
+        rows, self.report = pipeline.tokenize(read, on_error, True, self._budget(), progress)
+        held, of_held = [], self.report
+        if share:  # of the same table, so that all its bad cells are told at once
+            own = set(train.numbers)
+            rows, held = [r for r in rows if r.id in own], [r for r in rows if r.id not in own]
+        elif valid is not None:
+            with _of_the_validation_table():  # read as the training rows were, not by what it looks like by itself
+                table = read_table(valid, media_root, _text_columns(pipeline.schema))
+                held, of_held = pipeline.tokenize(table, on_error, True, self._budget(), progress)
+        held, strange = _with_known_labels(pipeline, held)
+        of_held.incidents += strange
+        progress.say(f"read: {self.report}" + ("" if of_held is self.report else f"\nvalidation: {of_held}"))
+        progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
+        if not rows:
+            raise SchemaError("no row is left to train on.")
+        state = self._train(pipeline, Job(rows, held, folder, files, deadline, skip=on_error != "error"), progress)
         self.history = state.history
         self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
         self._pipeline = pipeline
         if folder:
-            folder.finish(pipeline, self.report)
-        return self
+            others = [] if of_held is self.report else [replace(i, table="validation") for i in of_held.incidents]
+            folder.finish(pipeline, Report(self.report.seen, [*self.report.incidents, *others]))
 
     def _train(self, pipeline: Pipeline, job: Job, progress: FitProgress) -> FitState:
         """Fit the pipeline's model, from the job's checkpoint if it has one."""
@@ -292,6 +300,11 @@ class FusionPredictor:
             CheckpointError: the folder is not there, incomplete, altered or of another version.
         """
         folder = Path(path)
+        if os.path.isfile(folder):
+            raise CheckpointError(f"{folder} is a file; expected the folder that a fit wrote.")
+        fits = sorted(str(found.parent) for found in folder.glob(f"*/{ARTEFACT}")) if os.path.isdir(folder) else []
+        if fits and not (folder / ARTEFACT).is_dir():
+            raise CheckpointError(f"{folder} holds several fits; take one of {', '.join(fits[:5])}.")
         recover(folder)
         if (folder / ARTEFACT).is_dir():
             folder = folder / ARTEFACT
@@ -424,26 +437,28 @@ def _is_textual(spec: Input | Target | None) -> bool:
     return isinstance(spec, Text | Image | Audio | Video) or (isinstance(spec, Tabular) and spec.values == "category")
 
 
+def _counted(rows: Sequence[TokenizedSample]) -> str:
+    """How many rows, and how many of them have no target."""
+    unlabelled = sum(not _has_target(r) for r in rows)
+    return f"{len(rows)} rows" + (f" ({unlabelled} without a target, which are not scored)" if unlabelled else "")
+
+
 def _with_known_labels(
-    pipeline: Pipeline, rows: Sequence[TokenizedSample], progress: FitProgress
-) -> list[TokenizedSample]:
-    """Validation rows; a target that no training row knows is taken as unknown, and said so."""
+    pipeline: Pipeline, rows: Sequence[TokenizedSample]
+) -> tuple[list[TokenizedSample], list[Incident]]:
+    """Validation rows; a target that no training row knows is taken as unknown, an incident each."""
     kept: list[TokenizedSample] = []
-    strange: dict[str, int] = {}
+    strange: list[Incident] = []
     for row in rows:
         targets = dict(row.targets)
         for name, task in pipeline.tasks.items():
             try:
                 task.encode([targets.get(name)])
-            except SchemaError:
+            except SchemaError as error:
                 targets[name] = None
-                strange[name] = strange.get(name, 0) + 1
+                strange.append(Incident(row.id, name, f"not scored: {error}", "missing"))
         kept.append(replace(row, targets=targets))
-    for name, count in strange.items():
-        progress.say(
-            f"validation: {count} rows have a {name!r} that no training row has or that cannot be read; they are not scored"
-        )
-    return kept
+    return kept, strange
 
 
 def _aligned(prediction: Prediction | None, ids: Sequence[int], count: int, task: Any) -> Prediction:

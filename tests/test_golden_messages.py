@@ -113,7 +113,7 @@ CASES: list[Case] = [
     (lambda: gf.Schema({"table": gf.Text()}), errors.SchemaError,
      "column 'table': this name is taken by the tabular nodes; rename the column."),
     (lambda: fit(ROWS, "lable"), errors.SchemaError,
-     "the table has no column of this name: unknown column 'lable'. Did you mean 'label'? Known: label, price, title."),
+     "the table lacks a column: unknown column 'lable'. Did you mean 'label'? Known: label, price, title."),
     (lambda: fit([{**row, "label": "a"} for row in ROWS]), errors.SchemaError,
      "target 'label': a class target needs two classes, the training rows have ['a']."),
     (lambda: fit([{"label": row["label"]} for row in ROWS]), errors.SchemaError,
@@ -179,7 +179,7 @@ ANSWERS: list[Case] = [
      "the table has none of the input columns: expected title, price; got x."),
     (lambda p: p.evaluate([{**ROWS[0], "label": "c"}]), errors.SchemaError,
      "row 0: target 'label': unknown class 'c'. Known: a, b. The model was fitted without it: add rows of it to the "
-     "training table, or declare the classes in the schema."),
+     "training table, or evaluate with unseen='wrong'."),
 ]  # fmt: skip
 
 

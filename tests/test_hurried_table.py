@@ -97,9 +97,10 @@ def test_its_odd_files_are_read_for_what_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*Windows-1252")
-def test_without_a_policy_the_first_bad_cell_is_named(tmp_path: Path) -> None:
+def test_without_a_policy_every_bad_cell_is_named(tmp_path: Path) -> None:
     p = gf.FusionPredictor("label", epochs=1, dim=16, heads=2, layers=1)
     with pytest.raises(
-        GraphFusionError, match=r"row 3, column 'photo': .*pics/3\.png.*no such file.*on_error='missing'"
+        GraphFusionError,
+        match=r"(?s)row 3, column 'photo': .*pics/3\.png.*no such file.*row 9, column .*on_error='missing'",
     ):
         p.fit(write(tmp_path), valid=None, quiet=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -236,11 +237,53 @@ def test_a_column_that_the_table_lacks_is_in_the_report(fitted: tuple[gf.FusionP
     assert "no column 'photo': missing in every row" in str(p.report)
 
 
+def test_what_happens_to_validation_rows_is_in_the_incidents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, held = make_rows(12), make_rows(6)
+    train[3]["photo"] = held[2]["photo"] = "none.png"
+    held[4]["label"], held[5]["label"] = "zebra", None
+    p = gf.FusionPredictor("label", columns=COLUMNS, **FAST)
+    p.fit(train, valid=held, save_path=tmp_path, on_error="missing")
+    lines = [json.loads(line) for line in (tmp_path / "incidents.jsonl").read_text().splitlines()]
+    assert [(i["table"], i["row"], i["column"]) for i in lines] == [
+        ("", 3, "photo"), ("validation", 2, "photo"), ("validation", 4, "label")
+    ]  # fmt: skip
+    assert "unknown class 'zebra'" in lines[2]["reason"]
+    said = capsys.readouterr().out
+    assert "validation: 6 rows seen = 4 ok + 0 skipped + 2 repaired" in said
+    assert "12 rows to train on, 6 rows (2 without a target, which are not scored) to validate on" in said
+
+
+def test_files_that_are_all_missing_are_looked_for_in_the_wrong_place() -> None:
+    rows = [{**row, "photo": f"{i}.png"} for i, row in enumerate(make_rows(6))]
+    with pytest.warns(UserWarning, match=r"none of the 6 cells of column 'photo' can be read .* is media_root= right"):
+        gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows, valid=None, on_error="missing", quiet=True)
+
+
+def test_loading_says_which_folder_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "a" / "predictor").mkdir(parents=True)
+    (tmp_path / "b" / "predictor").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"holds several fits; take one of .*a, .*b\.$"):
+        gf.FusionPredictor.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="is a file; expected the folder that a fit wrote"):
+        gf.FusionPredictor.load(tmp_path / "file")
+
+
+def test_a_refused_fit_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError):
+        gf.FusionPredictor("lable", **FAST).fit(make_rows(6), save_path=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_class_that_only_validation_has_is_said_and_not_scored(capsys: pytest.CaptureFixture[str]) -> None:
     rows = make_rows(12)
     held = [*make_rows(4, seed=2), {**make_rows(1)[0], "label": "only here"}]
     gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows, valid=held)
-    assert "1 rows have a 'label' that no training row has or that cannot be read" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "row 4, column 'label': not scored: target 'label': unknown class 'only here'" in said
+    assert "5 rows (1 without a target, which are not scored) to validate on" in said
 
 
 def test_a_validation_csv_is_read_as_the_training_csv_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,7 +480,8 @@ def test_early_stopping_says_why_and_restores_the_best(capsys: pytest.CaptureFix
     assert scores.index(max(scores)) == len(scores) - 3
     assert f"best epoch {len(scores) - 2}" in out
     assert "edge photo -grid-> photo" in out
-    assert "27 rows seen = 27 ok" in out or "21 rows seen = 21 ok" in out
+    assert "30 rows seen = 30 ok" in out
+    assert re.search(r"\n21 rows.* to train on, 9 rows.* to validate on\n", out)
 
 
 def test_time_limit_ends_a_fit(capsys: pytest.CaptureFixture[str]) -> None:

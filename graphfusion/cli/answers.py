@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from graphfusion.cli.parser import Parser
+from graphfusion.cli.parser import Parser, check_writable
 from graphfusion.cli.stdout import to_stdout
 from graphfusion.errors import TableError
 
@@ -45,12 +44,7 @@ def format_of(options: argparse.Namespace) -> str:
         raise TableError(
             f"--out {out}: expected a file that ends in {', '.join(WRITERS)}, got {ending or 'no ending'}."
         )
-    if not out.parent.is_dir():
-        raise TableError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    if out.exists() and os.path.exists(options.table) and out.samefile(options.table):
-        raise TableError(f"--out {out}: that is the table itself, which would be lost; choose another file.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise TableError(f"--out {out}: cannot be written there.")
+    check_writable("--out", out, options.table)
     return ending
 
 

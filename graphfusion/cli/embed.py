@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from graphfusion.cli.answers import Columns, add_answer_options, format_of, kept_columns, plain_numbers, write_answers
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
+from graphfusion.cli.parser import (
+    Parser,
+    add_model_and_table,
+    add_row_options,
+    check_incidents,
+    row_options,
+    write_incidents,
+)
 
 SENTENCE = "The unified representation of each row of a table: one vector of numbers."
 EXAMPLE = "graphfusion embed runs/a new.csv --out vectors.parquet"
@@ -21,6 +28,7 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write a list of numbers a row, in CSV a column a number (e0, e1, …); a row left out has an empty one."""
     ending = format_of(options)
+    check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
     predictor = FusionPredictor.load(options.model)

@@ -8,7 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
+from graphfusion.cli.parser import (
+    Parser,
+    add_model_and_table,
+    add_row_options,
+    check_incidents,
+    row_options,
+    write_incidents,
+)
 from graphfusion.cli.stdout import to_stdout
 
 SENTENCE = "Metrics over the rows of a table that have the target."
@@ -27,6 +34,7 @@ def add_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the metrics."""
+    check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
     predictor = FusionPredictor.load(options.model)

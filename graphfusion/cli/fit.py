@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -44,6 +45,7 @@ def add_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fit; progress goes to stderr."""
+    valid = _valid(options.valid)
     found = read_run(options.config, _changes(options))
     if not found.targets:
         raise ConfigError("there is no target: pass --target NAME, or write target: NAME in the configuration file.")
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         predictor = FusionPredictor(found.targets, found.preset, found.seed, found.columns, **found.settings)
         predictor.fit(
             options.table,
-            valid=_valid(options.valid),
+            valid=valid,
             save_path=options.out,
             time_limit=options.time_limit,
             resume=options.resume,
@@ -83,4 +85,6 @@ def _valid(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
+        if not os.path.exists(text):
+            raise ConfigError(f"--valid {text}: expected a share such as 0.1, a table, or none.") from None
         return text

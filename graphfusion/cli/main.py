@@ -37,7 +37,7 @@ OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"\b(on_error|resume|unseen)='(\w+)'": lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
     r"\bon_error=": "--on-error ",
     r"\b(another|the|below) save_path\b": r"\1 --out",
-    r"^save_path:": "--out:",
+    r"^(save_path|media_root):": lambda found: {"save_path": "--out:", "media_root": "--media-root:"}[found[1]],
     r"\bmedia_root=": "--media-root",
     rf"\bcolumns=\{{{_QUOTED}: (\w+)\(\)\}}": lambda found: (
         f"--columns {shlex.quote(f'{ast.literal_eval(found[1])}={_kind(found[2])}')}"

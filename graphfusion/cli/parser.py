@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from graphfusion.config import POLICIES, ModelConfig, TrainingConfig
-from graphfusion.errors import unknown_name
+from graphfusion.errors import TableError, unknown_name
 
 SETTINGS = {f.name for config in (ModelConfig, TrainingConfig) for f in dataclasses.fields(config)}
 
@@ -47,6 +48,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
+        if "required: TABLE" in message or "required: MODEL" in message:
+            message += "; lists such as --set take all that follows them, so they go last"
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
@@ -78,6 +81,29 @@ def add_row_options(parser: Parser, with_modalities: bool = True) -> None:
         group.add_argument("--incidents", type=Path, metavar="FILE.jsonl",
                            help="also write each cell left out, taken as missing or cut: row, column, file, reason")  # fmt: skip
         group.add_argument("--without", nargs="+", default=[], metavar="NAME", help="modalities to withhold")
+
+
+def check_incidents(options: argparse.Namespace) -> None:
+    """TableError if `--incidents` cannot be written, or is the table or the answers; so that this is known before the work."""
+    path: Path | None = options.incidents
+    if path is None:
+        return
+    if path.suffix.lower() != ".jsonl":
+        raise TableError(f"--incidents {path}: expected a file that ends in .jsonl.")
+    check_writable("--incidents", path, options.table)
+    out = getattr(options, "out", None)
+    if out is not None and path.resolve() == out.resolve():
+        raise TableError(f"--incidents {path}: that is where the answers go (--out); choose another file.")
+
+
+def check_writable(option: str, path: Path, table: str) -> None:
+    """TableError if a file cannot be written there, or is the table that is read."""
+    if not path.parent.is_dir():
+        raise TableError(f"{option} {path}: there is no folder {path.parent}; make it first.")
+    if path.exists() and os.path.exists(table) and path.samefile(table):
+        raise TableError(f"{option} {path}: that is the table itself, which would be lost; choose another file.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise TableError(f"{option} {path}: cannot be written there.")
 
 
 def write_incidents(predictor: Any, options: argparse.Namespace) -> None:

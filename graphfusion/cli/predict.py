@@ -6,7 +6,14 @@ import argparse
 from typing import Any
 
 from graphfusion.cli.answers import add_answer_options, format_of, kept_columns, plain_numbers, write_answers
-from graphfusion.cli.parser import Parser, add_model_and_table, add_row_options, row_options, write_incidents
+from graphfusion.cli.parser import (
+    Parser,
+    add_model_and_table,
+    add_row_options,
+    check_incidents,
+    row_options,
+    write_incidents,
+)
 
 SENTENCE = "Answer for each row of a table; answers line up with the rows."
 EXAMPLE = "graphfusion predict runs/a new.csv --out answers.csv"
@@ -23,6 +30,7 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write a column a target (or a class, with --proba); a row left out has an empty answer."""
     format_of(options)
+    check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
     predictor = FusionPredictor.load(options.model)

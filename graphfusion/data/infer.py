@@ -54,7 +54,7 @@ def infer_schema(
     given = dict(columns or {})
     for name in (*targets, *given):
         if name not in table.columns:
-            raise SchemaError(f"the table has no column of this name: {unknown_name('column', name, table.columns)}")
+            raise SchemaError(f"the table lacks a column: {unknown_name('column', name, table.columns)}")
     found = Schema(targets={name: _target(name, table.column(name)) for name in targets if name not in given})
     inputs: dict[str, Input] = {}
     for name, cells in table.columns.items():

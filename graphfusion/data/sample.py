@@ -24,7 +24,8 @@ class Sample:
 class Incident:
     """One cell that could not be used as it is, and what was done: `skipped` (the row), `missing` or `cut` (the cell).
 
-    `file` is the path of an image, sound or video that could not be read, if the cell holds one.
+    `file` is the path of an image, sound or video that could not be read, if the cell holds one. `table`: `validation` if the
+    row is of a fit's validation table.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Incident:
     reason: str
     action: str
     file: str = ""
+    table: str = ""
 
     def __str__(self) -> str:
         return f"row {self.row}, column {self.column!r}: {self.reason} [{self.action}]"
@@ -63,7 +65,7 @@ class Report:
         return self.seen - self.skipped - self.repaired
 
     def json_lines(self) -> str:
-        """One JSON object an incident: row, column, file (of a media cell that is a path), reason, action."""
+        """One JSON object an incident: row, column, reason, action, file (of a media cell that is a path), table."""
         return "".join(json.dumps(vars(i)) + "\n" for i in self.incidents)
 
     def __str__(self) -> str:

@@ -62,7 +62,7 @@ class ClassificationTask(nn.Module):
         if found is None:
             raise SchemaError(
                 f"target {self.name!r}: {unknown_name('class', label, map(str, self.classes))} The model was fitted without "
-                "it: add rows of it to the training table, or declare the classes in the schema."
+                "it: add rows of it to the training table, or evaluate with unseen='wrong'."
             )
         return found
 
@@ -90,7 +90,8 @@ class ClassificationTask(nn.Module):
     def metrics(self, logits: Tensor, target: Tensor) -> dict[str, Any]:
         """accuracy, macro_f1, weighted_f1, and per_class: class → precision, recall, f1, count.
 
-        A label of no class is answered wrongly: averages of F1 count it as a class with F1 = 0, `per_class` does not.
+        A label of no class is answered wrongly: averages of F1 count each as a class with F1 = 0, and `per_class` has their
+        rows together as `(unseen)`.
         """
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -101,6 +102,8 @@ class ClassificationTask(nn.Module):
         every = [*range(len(self.classes)), *sorted({t for t in truth.tolist() if t < 0})]
         scores = precision_recall_fscore_support(truth, guess, labels=every, zero_division=0.0)
         held = scores[3] > 0  # macro: over the classes that the rows have
+        strange = int(scores[3][len(self.classes) :].sum())
+        unseen = {"(unseen)": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": strange}} if strange else {}
         return {
             "accuracy": float((truth == guess).mean()),
             "macro_f1": float(scores[2][held].mean()) if held.any() else 0.0,
@@ -108,5 +111,6 @@ class ClassificationTask(nn.Module):
             "per_class": {
                 str(c): {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
                 for c, p, r, f, n in zip(self.classes, *(s[: len(self.classes)] for s in scores), strict=True)
-            },
+            }
+            | unseen,
         }

@@ -84,12 +84,15 @@ def warn_of_odd_classes(name: str, counts: Mapping[Any, int]) -> None:
 
 
 def _alike(texts: Sequence[str]) -> str:
-    folded: dict[str, str] = {}
+    folded: dict[str, list[str]] = {}
     for text in texts:
-        other = folded.setdefault(" ".join(text.split()).casefold(), text)
-        if other != text:
-            return f"classes {other!r} and {text!r} differ only in blanks or case and count as two; write them alike."
-    return ""
+        folded.setdefault(" ".join(text.split()).casefold(), []).append(text)
+    groups = [" and ".join(map(repr, same)) for same in folded.values() if len(same) > 1]
+    return (
+        f"classes {', '.join(groups)} differ only in blanks or case and count as several; write them alike."
+        if groups
+        else ""
+    )
 
 
 def _several(name: str, texts: Sequence[str]) -> str:

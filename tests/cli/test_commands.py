@@ -106,6 +106,37 @@ def test_columns_of_the_table_come_along(folder: Path, tmp_path: Path, capsys: C
     assert "Did you mean 'title'?" in said
 
 
+def test_incidents_never_overwrite_and_are_checked_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(gf.FusionPredictor, "load", lambda *_: pytest.fail("the work began"))
+    table = tmp_path / "new.jsonl"
+    table.write_text("{}\n")
+    for incidents, said in (
+        (table, "that is the table itself, which would be lost"), (tmp_path / "i.txt", "expected a file that ends in .jsonl"),
+        (tmp_path / "none" / "i.jsonl", "there is no folder"), (tmp_path / "a.jsonl", "that is where the answers go"),
+    ):  # fmt: skip
+        assert (
+            main(["predict", "model", str(table), "--out", f"{tmp_path}/a.jsonl", "--incidents", str(incidents)]) == 2
+        )
+        assert f"error: --incidents {incidents}: {said}" in capsys.readouterr().err
+    assert table.read_text() == "{}\n"
+
+
+def test_lists_that_swallow_the_table_are_explained(folder: Path, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        run("fit --target label --out x --set epochs=1 train", folder)
+    assert "lists such as --set take all that follows them" in capsys.readouterr().err
+
+
+def test_a_share_or_table_for_validation(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert run(f"fit train --target label --valid 10% --out {tmp_path}/m", folder) == 2
+    assert "error: --valid 10%: expected a share such as 0.1, a table, or none." in capsys.readouterr().err
+    assert run(f"fit train --target label --out {tmp_path}/m --media-root {tmp_path}/none", folder) == 2
+    assert "error: --media-root: there is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
 def test_a_table_is_never_overwritten_by_its_answers(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     table = tmp_path / "rows.csv"
     table.write_bytes((folder / "new.csv").read_bytes())
@@ -201,7 +232,7 @@ def test_wrong_use_is_one_line_and_code_2(command: str, message: str, folder: Pa
     [
         ("predict none new", "no saved folder"), ("predict model none.csv", "no such file"),
         ("predict model new", "row 2, column 'price'"), ("predict model new --without titel --on-error skip", "'title'"),
-        ("evaluate model new --on-error skip --media-root /none", ""), ("fit train --target lable --out x", "'label'"),
+        ("evaluate model new --on-error skip --media-root /none", "--media-root: there is no folder /none"), ("fit train --target lable --out x", "'label'"),
         ("fit train --target label --config run.yml --out x", "run.yml: no such file"), ("selftest --only X99", "unknown check"),
         ("fit train --target label --out x --set epochs=NO", "command line: epochs"), ("predict model new --out /none/a.csv", "make it"),
     ],

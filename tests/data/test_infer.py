@@ -64,7 +64,7 @@ def test_columns_say_otherwise_and_empty_ones_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("targets", "columns", "message"),
     [
-        (["z"], {}, "no column of this name"), (["y"], {"xx": Text()}, "Did you mean 'x'"), (["mixed"], {}, "cannot tell a class"),
+        (["z"], {}, "lacks a column"), (["y"], {"xx": Text()}, "Did you mean 'x'"), (["mixed"], {}, "cannot tell a class"),
         (["nothing"], {}, "no row has a value"),
     ],
 )  # fmt: skip

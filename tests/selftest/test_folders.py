@@ -73,7 +73,7 @@ def test_r05_notices_unclear_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_r06_notices_a_place_that_is_found_bad_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphfusion.predictor.prepare_folder", lambda path: None)
+    monkeypatch.setattr("graphfusion.fit_folder.prepare_folder", lambda path: None)
     figure = r06(tmp_path, False)
     assert "a model was made first" in figure.note
 

@@ -158,4 +158,5 @@ def test_averages_of_f1_count_classes_that_no_training_row_had() -> None:
     guess = ["a", "a", "b", "b", "a"]
     assert found["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
     assert found["weighted_f1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
-    assert list(found["per_class"]) == ["a", "b"]
+    assert list(found["per_class"]) == ["a", "b", "(unseen)"]
+    assert found["per_class"]["(unseen)"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 3}

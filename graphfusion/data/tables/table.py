@@ -71,7 +71,7 @@ class Table:
     def column(self, name: str) -> Sequence[Any]:
         """The cells of one column; SchemaError if there is none of that name."""
         if name not in self.columns:
-            raise SchemaError(f"the table has no column of this name: {unknown_name('column', name, self.columns)}")
+            raise SchemaError(f"the table lacks a column: {unknown_name('column', name, self.columns)}")
         return self.columns[name]
 
     def take(self, rows: Sequence[int]) -> Table:
@@ -89,11 +89,18 @@ class Table:
         """
         present = [name for name in schema.inputs if name in self.columns]
         if not present:
+            lower = {name.lower() for name in self.columns}
+            case = " Upper and lower case are told apart." if any(n.lower() in lower for n in schema.inputs) else ""
             raise SchemaError(
                 f"the table has none of the input columns: expected {', '.join(schema.inputs)}; "
-                f"got {', '.join(self.columns) or 'no columns'}."
+                f"got {', '.join(self.columns) or 'no columns'}.{case}"
             )
         self._warn_of_near_misses(schema)
+        for name in schema.targets if targets else ():
+            if name not in self.columns:
+                raise SchemaError(
+                    f"the table lacks the target, which a fit and an evaluation need: {unknown_name('column', name, self.columns)}"
+                )
         wanted = {name: self.column(name) for name in schema.targets} if targets else {}
         for i in range(len(self)):
             values = {name: self.columns[name][i] if name in present else None for name in schema.inputs}
@@ -133,9 +140,16 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
         if _sealed[_mark(path)] > 0:
             raise TableError(f"{path} is sealed: a test split is read once, after the fit and every choice.")
         if path.is_dir():
-            return _of_folder(path, Path(root or path).resolve())
-        return _checked(_read_file(path, as_text), Path(root or path.parent).resolve())
-    return _checked(_of_memory(source), Path(root or ".").resolve())
+            return _of_folder(path, _root(root, path))
+        return _checked(_read_file(path, as_text), _root(root, path.parent))
+    return _checked(_of_memory(source), _root(root, Path()))
+
+
+def _root(given: str | os.PathLike[str] | None, otherwise: Path) -> Path:
+    """The folder that media paths are relative to; TableError if the given one is none."""
+    if given is not None and not os.path.isdir(given):
+        raise TableError(f"media_root: there is no folder {os.fspath(given)}.")
+    return Path(given or otherwise).resolve()
 
 
 def _checked(columns: Columns, root: Path) -> Table:
