@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import wave
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from graphfusion.schema import Audio, Class, Features, Schema, Tabular, Text
 from graphfusion.schema import Image as ImageColumn
 from graphfusion.tasks import make_task
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its own helpers look then
 torch.set_num_threads(1)  # the suite runs one process a core
 
 

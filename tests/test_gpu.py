@@ -13,6 +13,7 @@ import graphfusion as gf
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
 from tests.conftest import SCHEMA, make_rows
+from tests.ops.cases import agree, case
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,6 +40,24 @@ def test_the_gpu_gives_the_cpu_s_states_and_gradients(
     assert cpu.keys() == cuda.keys()
     for name, grad in cpu.items():
         torch.testing.assert_close(cuda[name], grad, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"across": True}, {"dropout": 0.3, "seed": torch.tensor([5])}], ids=str)
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize("mode", ["gat", "gatv2", "dot"])
+def test_triton_kernels_agree_with_the_reference(mode: str, merged: bool, options: dict[str, Any]) -> None:
+    for heads, width in ((3, 7), (8, 32), (1, 64)):
+        inputs = case(heads, width, mode, merged=merged)
+        truth = inputs.to(torch.float64).run(mode, backend="reference", **options)
+        found = inputs.to(torch.float32).on("cuda").run(mode, backend="triton", **options)
+        agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
+
+
+def test_triton_kernels_give_the_same_bits_twice() -> None:
+    inputs = case(8, 32, "gatv2").to(torch.float32).on("cuda")
+    one, two = (inputs.run("gatv2", backend="triton") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
+    assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
 
 def test_a_fit_on_the_gpu_answers_and_loads_on_the_cpu(tmp_path: Any) -> None:

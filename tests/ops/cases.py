@@ -51,6 +51,16 @@ class Inputs:
         lists = {what: [cast(t) for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
         return replace(self, **lists, att=None if self.att is None else cast(self.att))
 
+    def on(self, device: str) -> Inputs:
+        """Fresh leaves and the plan on a device."""
+
+        def moved(t: Tensor) -> Tensor:
+            return t.detach().to(device).requires_grad_()
+
+        lists = {what: [moved(t) for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
+        plan = replace(self.plan, index=tuple(t.to(device) for t in self.plan.index))
+        return replace(self, **lists, att=None if self.att is None else moved(self.att), plan=plan)
+
     def detached(self) -> Inputs:
         """The same numbers without a graph."""
         lists = {what: [t.detach() for t in getattr(self, what)] for what in ("value", "key", "query", "edge")}
@@ -84,7 +94,7 @@ class Inputs:
             self.value, self.key, self.query, self.plan, mode=mode, att=self.att, edge=self.edge, **options
         )
         generator = torch.Generator().manual_seed(5)
-        grad = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in out]
+        grad = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in out]
         leaves = self.leaves()
         reached = [(o, g) for o, g in zip(out, grad, strict=True) if o.requires_grad]
         found: list[Tensor | None] = [None] * len(leaves)

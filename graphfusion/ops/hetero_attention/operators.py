@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import ConfigError, GraphError, unknown_name
-from graphfusion.ops.hetero_attention import cpu, gemm, library, reference
+from graphfusion.ops.hetero_attention import cpu, gemm, gpu, library, reference
 from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout, width_of
 
 MODES = cpu.MODES
-BACKENDS = ("cpu", "reference")
-"""Backends by name; `auto` takes the first that can run."""
+BACKENDS = ("cpu", "triton", "reference")
+"""Backends by name. `auto` takes `cpu` where that can run, else `reference`; `triton` must be asked for until it has been
+measured.
+"""
+
+KERNELS: dict[str, Any] = {"cpu": cpu, "triton": gpu}
+"""Backends with `forward` and `backward` of their own."""
 
 _ARGUMENTS = (
     "Tensor[] value, Tensor[] key, Tensor[] query, Tensor? att, Tensor[] edge, Tensor[] index, int[] layout, str mode, "
@@ -94,7 +99,8 @@ def hetero_attention(
         dropout: probability with which a weight is zeroed (the rest scaled up); drawn from `seed` by counting.
         seed: (1,) int64; drawn from PyTorch's generator if not given.
         top_k: keep of each (target, relation, head) only the `top_k` largest scores; 0 keeps all.
-        backend: `auto`, `cpu` (C++ kernels) or `reference` (plain PyTorch; derivatives of any order).
+        backend: `auto`, `cpu` (C++ kernels), `triton` (kernels for a GPU) or `reference` (plain PyTorch; derivatives of any
+            order).
 
     Raises:
         GraphError: shapes, types or devices contradict the plan, or an edge ties two samples.
@@ -107,7 +113,7 @@ def hetero_attention(
             "export: the plan walks rules, whose number of edges follows from data. Give a layer `plan.listed()`, a whole "
             "model a batch `batch.with_edges({t: batch.edge_index(t) for t in batch.edge_types})`."
         )
-    chosen = _backend(backend, value, query)
+    chosen = _backend(backend, value, query, top_k)
     if seed is not None and seed.numel() != 1:
         raise GraphError(f"seed: expected one whole number (1,), got {tuple(seed.shape)}.")
     if seed is None:
@@ -146,19 +152,21 @@ def attention_weights(
 
 def backends() -> dict[str, str]:
     """Each backend and why it cannot run here; "" if it can."""
-    return {"cpu": library.why_not(), "reference": ""}
+    return {"cpu": library.why_not(), "triton": gpu.why_not(), "reference": ""}
 
 
-def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor]) -> str:
+def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
     if name not in ("auto", *BACKENDS):
         raise ConfigError(unknown_name("backend", name, ("auto", *BACKENDS)))
     if name == "reference" or torch.compiler.is_exporting():
         return "reference"
     if torch.compiler.is_compiling():
         return name  # a trace cannot look for kernels; the operator chooses when it runs
-    reason = cpu.why_not_this(value, query)
-    if name == "cpu" and reason:
-        raise ConfigError(f"backend 'cpu' cannot run: {reason}.")
+    reason = gpu.why_not_this(value, query, top_k) if name == "triton" else cpu.why_not_this(value, query)
+    if name in ("cpu", "triton"):
+        if reason:
+            raise ConfigError(f"backend {name!r} cannot run: {reason}.")
+        return name
     return "reference" if reason else "cpu"
 
 
@@ -333,8 +341,10 @@ def _attention(
     backend: str,
 ) -> list[Tensor]:
     rest = (att, edge, index, layout, mode, slope, dropout, seed, top_k, across)
-    if _backend(backend, value, query) == "cpu":
-        return cpu.forward(value, key, query, *rest)
+    kernels = KERNELS.get(_backend(backend, value, query, top_k))
+    if kernels:
+        made: list[Tensor] = kernels.forward(value, key, query, *rest)
+        return made
     return reference.attention(value, key, query, *rest)[0]
 
 
@@ -382,8 +392,10 @@ def _attention_backward(
     backend: str,
 ) -> list[Tensor]:
     rest = (index, layout, mode, slope, dropout, seed, top_k, across)
-    if _backend(backend, value, query) == "cpu":
-        return cpu.backward(grad, value, key, query, att, edge, *rest)
+    kernels = KERNELS.get(_backend(backend, value, query, top_k))
+    if kernels:
+        gradients: list[Tensor] = kernels.backward(grad, value, key, query, att, edge, *rest)
+        return gradients
     parts = (value, key, query, [] if att is None else [att], edge)
     # an operator runs below autograd, which the reference needs back for its own graph
     below = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)

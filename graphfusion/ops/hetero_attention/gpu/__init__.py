@@ -1,0 +1,52 @@
+"""The GPU backend: Triton kernels, which `calls` loads when they are first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU (`TRITON_INTERPRET=1`): slow, for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+def why_not() -> str:
+    """Why kernels cannot run here; "" if they can."""
+    if find_spec("triton") is None:
+        return "Triton is not installed (on Linux it comes with torch)"
+    if not (torch.cuda.is_available() or interpreted()):
+        return "there is no GPU"
+    return ""
+
+
+def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
+    """Why the kernels cannot take these tensors; "" if they can."""
+    if why_not():
+        return why_not()
+    if any(t.device.type != "cuda" for t in (*value, *query)) and not interpreted():
+        return "it runs on CUDA tensors only"
+    if any(v.dtype not in (torch.float32, torch.bfloat16, torch.float16) for v in value) or any(
+        q.dtype != torch.float32 for q in query
+    ):
+        return "it takes float32, bfloat16 or float16 values and float32 queries"
+    return "it does not choose the largest scores (top_k)" if top_k else ""
+
+
+def forward(*arguments: Any) -> list[Tensor]:
+    """Outputs of each node type; arguments as of `reference.attention`."""
+    from graphfusion.ops.hetero_attention.gpu import calls
+
+    return calls.forward(*arguments)
+
+
+def backward(*arguments: Any) -> list[Tensor]:
+    """Gradients of value, key, query, att (if there is one) and edge, one after another; arguments as of `cpu.backward`."""
+    from graphfusion.ops.hetero_attention.gpu import calls
+
+    return calls.backward(*arguments)
