@@ -94,7 +94,7 @@ class _Epochs:
                 if not out_of_memory(error):
                     raise
                 failure = Failure.of(IDLE, error)
-            if failure and failure.memory:
+            if failure and failure.memory and (failure.row == IDLE or self.state.halvings < MAX_HALVINGS):
                 self._halve(failure.reason)
             elif failure:
                 self._leave_out(failure)

@@ -98,8 +98,7 @@ class Failure:
     @classmethod
     def of(cls, row: int, error: Exception) -> Failure:
         """The failure that an error stands for."""
-        short = out_of_memory(error)
-        return cls(IDLE if short else row, f"{type(error).__name__}: {error}", short)
+        return cls(row, f"{type(error).__name__}: {error}", out_of_memory(error))
 
 
 Parts = list[GraphBatch]

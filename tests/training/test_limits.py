@@ -28,7 +28,7 @@ from graphfusion.training.checkpoint import read_folder, write_folder
 from graphfusion.training.diagnosis import check_gradients, check_weights, first_broken
 from graphfusion.training.interruption import Interruption
 from graphfusion.training.memory import out_of_memory
-from graphfusion.training.rows import Collate
+from graphfusion.training.rows import Collate, NoisyRows
 from graphfusion.training.step import _clip
 
 VECTORS = NodeType("features", (2,))
@@ -203,6 +203,22 @@ def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPa
         predictor().fit(make_rows(8), valid=None, quiet=True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     predictor(epochs=1).fit(make_rows(8), valid=None, quiet=True)
+
+
+def test_a_row_that_takes_all_memory_is_named_after_all_halvings(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = NoisyRows.__getitem__
+
+    def greedy(self: NoisyRows, index: int) -> TokenizedSample:
+        if self.rows[index].id == 7:
+            raise MemoryError("no memory for this row")
+        return real(self, index)
+
+    monkeypatch.setattr(NoisyRows, "__getitem__", greedy)
+    with pytest.raises(TrainingError, match=r"row 7: MemoryError: no memory for this row"):
+        predictor().fit(make_rows(12), valid=None, quiet=True)
+    left = predictor().fit(make_rows(12), valid=None, quiet=True, on_error="skip")
+    assert left.report is not None
+    assert [(i.row, i.action) for i in left.report.incidents if i.action == "skipped"] == [(7, "skipped")]
 
 
 def test_rows_that_were_cut_are_not_moved_as_pictures() -> None:
