@@ -44,7 +44,7 @@ def plan_of(given: Tensor, sources: int = 3, targets: int = 2) -> Plan:
 
 def messages(given: Tensor, sources: int, targets: int, backend: str) -> Tensor:
     """(targets, C) where all scores are equal: each target gets the mean of its sources."""
-    dtype = torch.float32 if backend == "cpu" else torch.float64
+    dtype = torch.float64 if backend == "reference" else torch.float32
     value = torch.arange(1.0, sources * 5 + 1, dtype=dtype).view(sources, 1, 1, 5)
     there, here = torch.zeros(sources, 1, 1, dtype=dtype), torch.zeros(targets, 1, 1, dtype=dtype)
     empty = value.new_empty

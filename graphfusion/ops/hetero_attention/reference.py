@@ -46,7 +46,7 @@ def attention(
     ends = [row.edge_index(index) for row in rows]
     if not torch.compiler.is_exporting():
         for row, (source, target) in zip(rows, ends, strict=True):
-            _check_samples(row, source, target, index)
+            check_samples(row, source, target, index)
     scores = []
     for r, (row, (source, target)) in enumerate(zip(rows, ends, strict=True)):
         extra = edge[r] if edge and edge[r].numel() else None
@@ -76,7 +76,7 @@ def attention(
     return outs, weights
 
 
-def _check_samples(row: Row, source: Tensor, target: Tensor, index: Sequence[Tensor]) -> None:
+def check_samples(row: Row, source: Tensor, target: Tensor, index: Sequence[Tensor]) -> None:
     """GraphError if an edge ties nodes of two samples, as the kernels raise it."""
     there, here = (
         torch.bucketize(n, index[t][1:].long(), right=True) for n, t in ((source, row.source), (target, row.target))

@@ -15,6 +15,7 @@ from torch import Tensor
 from graphfusion.ops.hetero_attention.gpu import walk
 from graphfusion.ops.hetero_attention.gpu.config import power, tile
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
+from graphfusion.ops.hetero_attention.reference import check_samples
 
 TARGETS = 32
 """Targets that a program of `gatv2` adds up the gradient of att over."""
@@ -39,6 +40,10 @@ def forward(
 ) -> list[Tensor]:
     """Outputs of each node type; see `reference.attention`."""
     call = _Call(value, key, query, att, edge, index, layout, mode, slope, dropout, seed, across)
+    for row in call.rows:  # no rule ties two samples; the look waits for the device
+        if call.samples > 1 and row.kind in ("csr", "bitmask"):
+            source, target = row.edge_index(call.index)
+            check_samples(row, source, target, call.index)
     return [call.outputs(t) for t in range(len(call.query))]
 
 
@@ -91,7 +96,7 @@ class _Call:
         self.heads, self.width = query[0].shape[2], width_of(value)
         self.device = query[0].device
         self.shared = any(v.shape[1] and v.shape[2] == 1 for v in value) and self.heads > 1
-        samples = len(index[0]) - 1
+        self.samples = samples = len(index[0]) - 1
         self.numbers = (
             seed.to(self.device, non_blocking=True), math.ceil(dropout * 2**32), 1 / (1 - dropout), float(slope),
             self.width**-0.5, samples, samples.bit_length(),
