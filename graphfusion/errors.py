@@ -48,6 +48,6 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """Sentence for a name that is not among `known`, with the nearest one that is."""
     names = sorted(known)
     folded = {known_name.casefold(): known_name for known_name in names}
-    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

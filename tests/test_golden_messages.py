@@ -35,6 +35,13 @@ RELATIONS = (
 )
 
 
+class Unprintable:
+    """A value of a user's own class, which fails by itself."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("not today")
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the files of the cases."""
@@ -146,6 +153,10 @@ CASES: list[Case] = [
      "row 8, column 'price': expected a number or an ISO date, got 'no 0'. (Rows count from 0.) Nor can these be read:\n"
      + "".join(f"  row {8 + i}, column 'price': expected a number or an ISO date, got 'no {i}'.\n" for i in range(1, 10))
      + "  Later rows were not looked at.\nPass on_error='missing' or 'skip' to go on without them."),
+    (lambda: fit(ROWS, valid=[{**ROWS[0], "price": p} for p in ("abc", Unprintable())], columns={"price": gf.Tabular()}),
+     errors.CellError,
+     "validation table: row 0, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.)\n  Later rows "
+     "were not looked at.\nPass on_error='missing' or 'skip' to go on without them."),
     (lambda: fit(ROWS, valid=[{**ROWS[0], "price": "abc"}], columns={"price": gf.Tabular()}), errors.CellError,
      "validation table: row 0, column 'price': expected a number or an ISO date, got 'abc'. (Rows count from 0.) Pass "
      "on_error='missing' or 'skip' to go on without it."),

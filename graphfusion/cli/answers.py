@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graphfusion.cli.parser import Parser, check_writable
-from graphfusion.cli.stdout import to_stdout
+from graphfusion.cli.streams import to_stdout
 from graphfusion.errors import TableError
 
 Columns = Mapping[str, Sequence[Any]]

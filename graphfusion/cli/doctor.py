@@ -9,7 +9,7 @@ import re
 from importlib import metadata
 
 from graphfusion.cli.parser import Parser
-from graphfusion.cli.stdout import to_stdout
+from graphfusion.cli.streams import to_stdout
 
 SENTENCE = "What this machine can run, and what to do about what is missing."
 EXAMPLE = "graphfusion doctor"

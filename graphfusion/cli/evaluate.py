@@ -16,7 +16,7 @@ from graphfusion.cli.parser import (
     row_options,
     write_incidents,
 )
-from graphfusion.cli.stdout import to_stdout
+from graphfusion.cli.streams import to_stdout
 
 SENTENCE = "Metrics over the rows of a table that have the target."
 EXAMPLE = "graphfusion evaluate runs/a test.csv --json"

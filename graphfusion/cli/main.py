@@ -13,7 +13,7 @@ from typing import Any
 
 from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest
 from graphfusion.cli.parser import Parser, add_command
-from graphfusion.cli.stdout import open_closed, to_stdout
+from graphfusion.cli.streams import mend_streams, to_stdout
 from graphfusion.errors import GraphFusionError
 
 COMMANDS: dict[str, Any] = {
@@ -46,13 +46,14 @@ OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
         "--columns " + shlex.quote(f"{ast.literal_eval(found[1])}={{kind: {_kind(found[2])}, {found[3]}: {found[4]}}}")
     ),
     r"\bcolumns=(?=[ .]|$)": "--columns",
+    r"^(command line: unknown key .*) Write \w+: \{(\w+): …\}": r"\1 Write --set \2=…",
 }
 """How an argument is written in a message → how it is written here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. SystemExit where arguments are wrong or a signal ended a fit."""
-    open_closed()
+    mend_streams()
     options = make_parser().parse(arguments)
     try:
         with _notes_on_stderr():

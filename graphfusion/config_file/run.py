@@ -123,7 +123,7 @@ def _changed(document: Mapping[str, Any], place: tuple[str, ...], value: Any) ->
 def _unknown_key(key: str) -> str:
     """Sentence for an unknown key at the top, which may be a setting that stands in the wrong place."""
     section = {name: section for section, names in SECTIONS.items() for name in names}
-    near = difflib.get_close_matches(key, [*KEYS, *section], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, [*KEYS, *section], n=1, cutoff=0.6)
     if near and near[0] in section:
         name = near[0]
         return f"unknown key {key!r}. Did you mean the setting {name!r} of {section[name]}? Write {section[name]}: {{{name}: …}}."

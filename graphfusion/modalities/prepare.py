@@ -69,6 +69,7 @@ def prepare(
             tokens, failed, kinds = _tokenize(sample, modalities, columns, root, on_error)
         except Exception:
             if broken.cells:  # what was found is told first
+                broken.more = True
                 break
             raise
         if kinds and on_error == "error":

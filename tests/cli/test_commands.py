@@ -234,7 +234,8 @@ def test_wrong_use_is_one_line_and_code_2(command: str, message: str, folder: Pa
         ("predict model new", "row 2, column 'price'"), ("predict model new --without titel --on-error skip", "'title'"),
         ("evaluate model new --on-error skip --media-root /none", "--media-root: there is no folder /none"), ("fit train --target lable --out x", "'label'"),
         ("fit train --target label --config run.yml --out x", "run.yml: no such file"), ("selftest --only X99", "unknown check"),
-        ("fit train --target label --out x --set epochs=NO", "command line: epochs"), ("predict model new --out /none/a.csv", "make it"),
+        ("fit train --target label --out x --set epochs=NO", "command line: epochs"), ("fit train --out x --set haeds=2", "Write --set heads=…."),
+        ("predict model new --out /none/a.csv", "make it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_code_2_without_a_traceback(
@@ -382,6 +383,21 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         done.stdout.close()
         assert done.stderr.read() == b""
         assert done.wait() == 0
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_a_fit_goes_on_where_its_log_cannot_be_written(reader: str, folder: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "graphfusion", *f"fit {folder}/train.csv --config {folder}/run.yaml --out".split(),
+             str(tmp_path / "x")],
+            stdout=subprocess.DEVNULL, stderr=write if reader == "gone" else full, check=False,
+        )  # fmt: skip
+    os.close(write)
+    assert done.returncode == 0
+    assert len(gf.FusionPredictor.load(tmp_path / "x").predict(folder / "train.csv")) == 30
 
 
 def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
