@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from graphfusion.errors import TableError
 
-MAX_MEMBERS = 50_000
+MAX_MEMBERS = 25_000
 MAX_EXTRACTED = 8 * 1024**3
 MAX_RATIO, SMALL = 100, 64 * 1024**2
 """An archive may hold this many times its own size, or `SMALL` bytes."""
