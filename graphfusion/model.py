@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from graphfusion.config import ModelConfig
 from graphfusion.encoders import EmbeddingEncoder, make_encoder
 from graphfusion.errors import ConfigError, unknown_name
-from graphfusion.fusion import FUSIONS, FusedGraph
+from graphfusion.fusion import FUSIONS, FusedGraph, FusionStrategy, options_of
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
 from graphfusion.modalities import Modality
 from graphfusion.nn import TypedModules
@@ -54,8 +55,12 @@ class FusionModel(nn.Module):
 
 
 def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> GraphBuilder:
-    """The graph builder of a configuration: its relations, or its preset, over the layouts of fitted modalities."""
+    """The graph builder of a configuration: its relations, or its preset, over the layouts of fitted modalities; nodes alone where
+    the fusion strategy looks at no edges.
+    """
     layouts = {name: modality.node_type for name, modality in modalities.items()}
+    if not _strategy(config).edges:
+        return GraphBuilder(layouts, [])
     relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts)
     needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
     return GraphBuilder(layouts, relations, hubs=needed)
@@ -76,9 +81,7 @@ def make_model(
     encoders = {name: make_encoder(m, config.dim, config.encoders) for name, m in modalities.items()}
     if builder.hubs:
         encoders[HUB] = EmbeddingEncoder(config.dim, size=builder.hubs)
-    if config.fusion not in FUSIONS:
-        raise ConfigError(unknown_name("fusion strategy", config.fusion, FUSIONS))
-    fusion = FUSIONS[config.fusion](
+    fusion = _strategy(config)(
         builder,
         dim=config.dim,
         layers=config.layers,
@@ -87,8 +90,29 @@ def make_model(
         readout=config.readout,
         dropout=config.dropout,
         feedforward=config.feedforward,
+        **_options(config),
     )
     return FusionModel(encoders, fusion, tasks)
+
+
+def vote_of(config: ModelConfig) -> str:
+    """How tasks join the answers of modalities, empty where each answers from the unified representation."""
+    return _strategy(config).vote
+
+
+def _options(config: ModelConfig) -> dict[str, Any]:
+    """Options of the strategy; ConfigError for one that it does not have."""
+    known = options_of(_strategy(config))
+    for name in config.fusion_options:
+        if name not in known:
+            raise ConfigError(f"fusion_options: {unknown_name(f'option of {config.fusion}', name, known)}")
+    return dict(config.fusion_options)
+
+
+def _strategy(config: ModelConfig) -> type[FusionStrategy]:
+    if config.fusion not in FUSIONS:
+        raise ConfigError(unknown_name("fusion strategy", config.fusion, FUSIONS))
+    return FUSIONS[config.fusion]
 
 
 def _modes(builder: GraphBuilder, config: ModelConfig) -> dict[EdgeType, str]:

@@ -24,7 +24,7 @@ from graphfusion.modalities import (
     modality_to_dict,
     prepare,
 )
-from graphfusion.model import FusionModel, make_builder, make_model
+from graphfusion.model import FusionModel, make_builder, make_model, vote_of
 from graphfusion.schema import Audio, Image, Input, Schema, Target, Video
 from graphfusion.tasks import TargetScale, learn_target, make_task
 from graphfusion.training.cap import cap_rows
@@ -96,10 +96,13 @@ class Pipeline:
         config: RunConfig,
     ) -> Pipeline:
         with own_randomness(config.seed, "weights"):
-            tasks = {
-                name: make_task(name, spec, scales[name], config.model.dim, config.training.label_smoothing)
-                for name, spec in schema.targets.items()
+            options: dict[str, Any] = {
+                "dim": config.model.dim,
+                "label_smoothing": config.training.label_smoothing,
+                "vote": vote_of(config.model),
+                "modalities": tuple(modalities),
             }
+            tasks = {name: make_task(name, spec, scales[name], **options) for name, spec in schema.targets.items()}
             return cls(schema, modalities, scales, builder, make_model(modalities, builder, tasks, config.model))
 
     def tokenize(

@@ -39,11 +39,13 @@ from graphfusion.training import (
     Noise,
     Surroundings,
     embed_rows,
+    fit_votes,
     predict_logits,
     refuse_launchers,
     run_fit,
     score_logits,
     start_fit,
+    weigh_rows,
 )
 from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
 from graphfusion.training.progress import FitProgress, MetricsLog
@@ -193,8 +195,17 @@ class FusionPredictor:
         progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
         if not rows:
             raise SchemaError("no row is left to train on.")
+        if self.config.model.fusion == "weighted_vote" and not any(_has_target(r) for r in held):
+            raise ConfigError(
+                "fusion='weighted_vote' fits its weights on validation rows: pass valid=, or use 'soft_vote'."
+            )
         state = self._train(pipeline, Job(rows, held, folder, files, deadline, skip=on_error != "error"), progress)
         self.history = state.history
+        if held:
+            for line in fit_votes(
+                pipeline.model, Batches.of(held, self._budget(), Collate(pipeline.builder, pipeline.tasks))
+            ):
+                progress.say(line)
         self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
         self._pipeline = pipeline
         if folder:
@@ -282,6 +293,26 @@ class FusionPredictor:
         if rows:
             out[[r.id for r in rows]] = embed_rows(self.pipeline.model, self._batches(rows)).numpy()
         return out
+
+    def modality_weights(self, table: Any, **options: Any) -> Any:
+        """How much each modality counts for each row: modality → (rows,), 0 where it is missing, NaN in a row left out; with
+        several targets a mapping of such. Options: see `predict`.
+
+        Raises:
+            ConfigError: the fusion strategy does not weigh modalities.
+        """
+        fusion = self.config.model.fusion
+        if not self.pipeline.model.fusion.weighs:
+            those = ", ".join(sorted(name for name, kind in FUSIONS.items() if kind.weighs))
+            raise ConfigError(f"fusion={fusion!r} does not weigh modalities; these do: {those}.")
+        rows, count, _ = self._rows(table, targets=False, **options)
+        out = {
+            n: {m: np.full(count, np.nan, np.float32) for m in self.pipeline.modalities} for n in self.pipeline.tasks
+        }
+        for name, shares in weigh_rows(self.pipeline.model, self._batches(rows)).items() if rows else ():
+            for modality, share in shares.items():
+                out[name][modality][[r.id for r in rows]] = share.numpy()
+        return self._single(out)
 
     def graph(self, table: Any, **options: Any) -> GraphBatch:
         """The rows as one `GraphBatch`, on the CPU. Options: see `predict`."""

@@ -18,7 +18,7 @@ from graphfusion.config import ModelConfig
 from graphfusion.data import Table
 from graphfusion.graph_builder import GraphBuilder, graph_preset
 from graphfusion.modalities import TokenizedSample, modalities_of, prepare
-from graphfusion.model import FusionModel, make_model
+from graphfusion.model import FusionModel, make_model, vote_of
 from graphfusion.schema import Audio, Class, Features, Schema, Tabular, Text
 from graphfusion.schema import Image as ImageColumn
 from graphfusion.tasks import make_task
@@ -119,7 +119,8 @@ def make_test_model() -> Callable[..., tuple[GraphBuilder, FusionModel]]:
         layouts = {name: m.node_type for name, m in modalities.items()}
         builder = GraphBuilder(layouts, graph_preset(graph, layouts), hubs=2)
         torch.manual_seed(seed)
-        tasks = {"label": make_task("label", Class(("a", "b", "c")), None, config.dim)}
+        options = {"vote": vote_of(config), "modalities": tuple(modalities)}
+        tasks = {"label": make_task("label", Class(("a", "b", "c")), None, config.dim, **options)}
         return builder, make_model(modalities, builder, tasks, config)
 
     return make

@@ -491,6 +491,26 @@ def test_time_limit_ends_a_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(p.predict(make_rows(2))) == 2
 
 
+@pytest.mark.filterwarnings("ignore:12 rows seen")
+@pytest.mark.parametrize("fusion", ["weighted_sum", "weighted_vote"])
+def test_modality_weights_line_up_with_the_rows(fusion: str) -> None:
+    rows = make_rows(12)
+    rows[2] = {**rows[2], "sound": None}
+    rows[3] = {**rows[3], "age": "much"}
+    p = gf.FusionPredictor("label", fusion=fusion, columns=COLUMNS, **FAST).fit(rows[4:], valid=0.25, quiet=True)
+    weights = p.modality_weights(rows, on_error="skip", without="photo")
+    assert tuple(weights) == SCHEMA.node_types
+    table = np.stack(list(weights.values()), axis=1)
+    assert np.isnan(table[3]).all()
+    assert weights["sound"][2] == 0
+    assert not weights["photo"][[0, 1, 2, 5]].any()
+    np.testing.assert_allclose(np.delete(table, 3, 0).sum(1), 1.0, atol=1e-5)
+    assert weights["caption"][2] > weights["caption"][1]  # scaled up where the sound is missing
+    other = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows[4:], valid=None, quiet=True)
+    with pytest.raises(ConfigError, match="fusion='graph' does not weigh modalities; these do: weighted_vote, gated"):
+        other.modality_weights(rows)
+
+
 @pytest.mark.parametrize(
     ("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), *(("hub", f) for f in sorted(FUSIONS))]
 )

@@ -31,8 +31,16 @@ class Entry:
     seeds: int = 3
 
 
-def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequence[str] | None = None) -> int:
-    """`name`: of the files in benchmarks/results. Exit status 1 if a run failed, 2 if there is nothing to show."""
+def main(
+    name: str,
+    doc: str | None,
+    entries: Sequence[Entry],
+    arguments: Sequence[str] | None = None,
+    also: Callable[[Path], None] = lambda _: None,
+) -> int:
+    """`name`: of the files in benchmarks/results; `also` draws more from the CSV. Exit status 1 if a run failed, 2 if there is
+    nothing to show.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the sources; without it recipes download what they can")
     parser.add_argument("--only", nargs="+", choices=[e.name for e in entries], help="these data sets")
@@ -55,6 +63,7 @@ def main(name: str, doc: str | None, entries: Sequence[Entry], arguments: Sequen
     text = table(rows)
     path.with_suffix(".md").write_text(text)
     plot(rows, path.with_suffix(".png"))
+    also(path)
     print(text)
     return 1 if failures else 0
 

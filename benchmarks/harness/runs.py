@@ -64,6 +64,9 @@ class Run:
         from graphfusion.config import FREE
 
         resolved = FusionPredictor(**{**data.fit, **self.settings}).config.to_dict()
+        resolved["model"] = {
+            k: v for k, v in resolved["model"].items() if v or k != "fusion_options"
+        }  # older runs had none
         resolved["training"] = {k: v for k, v in resolved["training"].items() if k not in FREE}
         columns = {k: repr(v) for k, v in dict(data.fit.get("columns", {})).items()}
         what = [resolved, columns, self.inputs or data.inputs, self.rows, self.match, self.split, data.choose]
@@ -110,6 +113,7 @@ class Fitted:
     feedforward: int
     rows: int
     seconds: float
+    shares: Mapping[str, float]
 
 
 def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
@@ -130,10 +134,12 @@ def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
     truth = [t for part in parts for t in part.answers.truth]
     clusters = [c for part in parts for c in part.answers.clusters]
     answers = Answers(truth, classes, np.concatenate([_aligned(part.answers, classes) for part in parts]), clusters)
+    shares = parts[0].shares
     valid = [part.valid for part in parts if part.valid is not None]
     row = {
         **_head(run, data),
         **answers.scores(),
+        "shares": json.dumps({m: rounded(np.mean([p.shares[m] for p in parts])) for m in shares}) if shares else "",
         "valid_accuracy": rounded(np.mean(valid)) if valid else "",
         "epoch": " ".join(str(part.epoch) for part in parts),
         "parameters": parts[0].parameters,
@@ -187,7 +193,15 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
         feedforward=width,
         rows=len(train),
         seconds=seconds,
+        shares=_shares(predictor, scored),
     )
+
+
+def _shares(predictor: Any, scored: Any) -> dict[str, float]:
+    """Mean share of each modality over the scored rows, where the fusion strategy weighs them."""
+    if not predictor.pipeline.model.fusion.weighs:
+        return {}
+    return {m: round(float(share.mean()), 4) for m, share in predictor.modality_weights(scored).items()}
 
 
 def _arguments(run: Run, data: Data, train: Any) -> dict[str, Any]:

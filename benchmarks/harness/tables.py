@@ -154,6 +154,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def mean_of(rows: Sequence[Row], column: str) -> float:
+    """Mean of a column over runs; NaN if none has it."""
+    numbers = _numbers(rows, column)
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
 def _numbers(rows: Sequence[Row], column: str) -> Numbers:
     return np.array([float(r[column]) for r in rows if r[column] not in ("", "nan")])
 

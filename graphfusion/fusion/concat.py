@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.graph_builder import EdgeType, GraphBatch, GraphBuilder
-from graphfusion.nn import READOUTS, TypedModules
+from graphfusion.fusion.strategy import FusionStrategy
+from graphfusion.graph_builder import GraphBatch, GraphBuilder
 
 
-class ConcatFusion(nn.Module):
-    """A readout per node type straight from the encoders, joined by `layers` hidden layers (feature fusion by concat
-    and linear), each `feedforward` wide (0: 2 · dim). Edges are not looked at. Absent modality: its readout is a learned vector.
+class ConcatFusion(FusionStrategy):
+    """h = MLP([h_1; …; h_M]): a readout per modality straight from the encoders, joined by `layers` hidden layers, each
+    `feedforward` wide (0: 2 · dim) (early fusion by concatenation: Ngiam et al. 2011, Multimodal deep learning; Baltrušaitis
+    et al. 2019). Absent modality: its readout is a learned vector.
     """
 
     def __init__(
@@ -22,22 +24,18 @@ class ConcatFusion(nn.Module):
         builder: GraphBuilder,
         dim: int,
         layers: int = 2,
-        heads: int = 4,
-        attention: str | Mapping[EdgeType, str] = "gatv2",
-        readout: str = "attention",
         dropout: float = 0.0,
         feedforward: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        types = self.types = tuple(builder.node_types)
-        kind = READOUTS["mean" if readout == "hub" else readout]
-        self.readouts = TypedModules({name: kind(dim, heads) for name in types})
+        super().__init__(builder, dim, **settings)
+        self.add_readouts(dim, **settings)
         wide = feedforward or 2 * dim
         hidden = [nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Dropout(dropout)) for _ in range(layers - 1)]
-        self.join = nn.Sequential(nn.Linear(dim * len(types), wide), nn.GELU(), *hidden, nn.Linear(wide, dim))
+        self.join = nn.Sequential(nn.Linear(dim * len(self.types), wide), nn.GELU(), *hidden, nn.Linear(wide, dim))
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
         features = in_order(features, self.types)
-        readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in features.items()}
+        readouts = self.read(features, batch)
         return FusedGraph(features, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,20 +12,25 @@ from graphfusion.errors import GraphError
 
 @dataclass(frozen=True)
 class FusedGraph:
-    """`states[type]` (N, D) of each node, `readouts[type]` (B, D) of each modality, `unified` (B, D) of each sample.
+    """`states[type]` (N, D) of each node, `readouts[type]` (B, D) of each modality, `unified` (B, D) of each sample;
+    `weights[modality]` (B,) how much it counts in `unified`, and `token_weights[modality]` (N,) each of its tokens in its
+    readout, where the strategy has such a thing; 0 where the modality is absent.
 
     Raises:
-        GraphError: a readout does not have one row for each sample.
+        GraphError: a readout or weight does not have one row for each sample.
     """
 
     states: Mapping[str, Tensor]
     readouts: Mapping[str, Tensor]
     unified: Tensor
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    token_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, readout in self.readouts.items():
-            if len(readout) != len(self.unified):
-                raise GraphError(f"readout {name!r}: expected {len(self.unified)} rows, got {len(readout)}.")
+        for what, found in (("readout", self.readouts), ("weight", self.weights)):
+            for name, rows in found.items():
+                if len(rows) != len(self.unified):
+                    raise GraphError(f"{what} {name!r}: expected {len(self.unified)} rows, got {len(rows)}.")
 
 
 def in_order(features: Mapping[str, Tensor], types: Sequence[str]) -> dict[str, Tensor]:

@@ -7,21 +7,32 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from graphfusion.errors import ConfigError, unknown_name
+from graphfusion.errors import ConfigError
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
+from graphfusion.fusion.strategy import FusionStrategy
 from graphfusion.fusion.top_k import LearnedTopK
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
-from graphfusion.nn import READOUTS, HeteroLayer, HubReadout, TypedModules
+from graphfusion.nn import HeteroLayer, HGTLayer, HubReadout, RGCNLayer, TypedModules
 from graphfusion.ops.hetero_attention import EdgeList, Pairs, Plan
 
 
-class GraphFusion(nn.Module):
-    """`layers` hetero attention layers, a readout per node type, and one vector from all readouts.
+class GraphFusion(FusionStrategy):
+    """`layers` layers x_i ← x_i + Σ_r Σ_j a_rij W_r x_j of attention along typed relations (`HeteroLayer`; by `attention` that of
+    Veličković et al. 2018, Brody et al. 2022 or Vaswani et al. 2017; summed over relations as in Schlichtkrull et al. 2018), a
+    readout per node type, and one vector from all readouts.
 
     `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
     alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. `feedforward`: as in
     `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
+
+    Raises:
+        ConfigError: `readout` is unknown, or `hub` without hub nodes.
     """
+
+    edges = True
+    layer = HeteroLayer
+    mode = ""
+    """Of every relation, whatever `attention` says."""
 
     def __init__(
         self,
@@ -34,12 +45,10 @@ class GraphFusion(nn.Module):
         dropout: float = 0.0,
         feedforward: int = 0,
     ) -> None:
-        super().__init__()
-        types = self.types = tuple(builder.node_types)
+        super().__init__(builder, dim)
+        types = self.types
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
-        if readout not in (*READOUTS, "hub"):
-            raise ConfigError(unknown_name("readout", readout, (*READOUTS, "hub")))
         learned = {t: r for t, r in builder.relations.items() if isinstance(r, TopKSimilarity)}
         self.learned = tuple(learned)
         self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())
@@ -50,16 +59,15 @@ class GraphFusion(nn.Module):
             builder.edge_types,
             dim,
             heads,
-            attention,
+            self.mode or attention,
             dropout,
             dict.fromkeys(learned, 1),
             few,
             feedforward,
         )
-        self.layers = nn.ModuleList(HeteroLayer(*options) for _ in range(layers))
+        self.layers = nn.ModuleList(self.layer(*options) for _ in range(layers))
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
-        kind = READOUTS["mean" if readout == "hub" else readout]
-        self.readouts = TypedModules({name: kind(dim, heads) for name in types})
+        self.add_readouts(dim, heads, readout)
         self.hub = HubReadout(dim, builder.hubs) if readout == "hub" else None
         self.join = nn.Sequential(nn.Linear(dim * len(types), 8 * dim), nn.GELU(), nn.Linear(8 * dim, dim))
 
@@ -72,7 +80,7 @@ class GraphFusion(nn.Module):
         for layer in self.layers:
             states = layer(states, plans, scores)
         states = {name: self.norms[name](h) for name, h in states.items()}
-        readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in states.items()}
+        readouts = self.read(states, batch)
         if self.hub is not None:
             unified = self.hub(states[HUB], batch.nodes[HUB].ptr)
         else:
@@ -89,3 +97,37 @@ class GraphFusion(nn.Module):
             edges, scores[edge_type] = choose(states[a], batch.nodes[a], states[b], batch.nodes[b])
             pairs[edge_type] = EdgeList(edges)
         return pairs, scores
+
+
+class GATFusion(GraphFusion):
+    """`GraphFusion` with the attention of Veličković et al. 2018 along every relation:
+    a_ij = softmax_j(leaky(a · W x_j + b · W x_i)). Absent modality: as in `GraphFusion`.
+    """
+
+    mode = "gat"
+
+
+class GATv2Fusion(GraphFusion):
+    """`GraphFusion` with the attention of Brody et al. 2022 along every relation:
+    a_ij = softmax_j(a · leaky(W x_j + U x_i)). Absent modality: as in `GraphFusion`.
+    """
+
+    mode = "gatv2"
+
+
+class HGTFusion(GraphFusion):
+    """`GraphFusion` with the messages of the heterogeneous graph transformer (Hu et al. 2020): a_ij = softmax over the edges of
+    all relations of (K_s x_j) A_r (Q_t x_i) μ_r / √C (`HGTAttention`). Norms, mlps and readouts are the engine's, so that the
+    messages alone differ. Not over learned relations. Absent modality: as in `GraphFusion`.
+    """
+
+    layer = HGTLayer
+
+
+class RGCNFusion(GraphFusion):
+    """`GraphFusion` with the messages of the relational graph convolution (Schlichtkrull et al. 2018):
+    W_0 x_i + Σ_r mean_j W_r x_j, no attention (`RGCNConvolution`). Norms, mlps and readouts are the engine's, so that the messages
+    alone differ. Not over learned relations. Absent modality: as in `GraphFusion`.
+    """
+
+    layer = RGCNLayer

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.graph_builder import EdgeType, GraphBatch, GraphBuilder
-from graphfusion.nn import READOUTS, TypedModules
+from graphfusion.fusion.strategy import FusionStrategy, two_layers
+from graphfusion.graph_builder import GraphBatch, GraphBuilder
+from graphfusion.nn import Packing, TransformerLayer, self_plan
 
 
-class TransformerFusion(nn.Module):
+class TransformerFusion(FusionStrategy):
     """All tokens of a sample as one sequence, a learned vector added for each modality, `layers` pre-norm Transformer
-    layers (Vaswani et al. 2017; Xiong et al. 2020) in which every token attends to every other; then readouts as in the
-    graph engine. Edges are not looked at; hub nodes take part as further tokens. Absent modality: its readout is a learned
-    vector. `feedforward`: width of the hidden layer; 0 for 4 · dim.
+    layers (Vaswani et al. 2017; Xiong et al. 2020) in which every token attends to every other: a_ij = softmax_j(q_i · k_j /
+    √C), ĥ_i = Σ_j a_ij v_j; then readouts as in the graph engine. `feedforward`: width of the hidden layer; 0 for 4 · dim.
+
+    Absent modality: no tokens; its readout is a learned vector.
     """
+
+    scaled = True
 
     def __init__(
         self,
@@ -25,48 +30,35 @@ class TransformerFusion(nn.Module):
         dim: int,
         layers: int = 2,
         heads: int = 4,
-        attention: str | Mapping[EdgeType, str] = "gatv2",
-        readout: str = "attention",
         dropout: float = 0.0,
         feedforward: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        types = self.types = tuple(builder.node_types)
-        self.modality = nn.Parameter(0.02 * torch.randn(len(types), dim))
-        options = {"dropout": dropout, "activation": "gelu", "batch_first": True, "norm_first": True}
+        super().__init__(builder, dim, **settings)
+        self.modality = nn.Parameter(0.02 * torch.randn(len(self.types), dim))
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, feedforward or 4 * dim, **options)  # type: ignore[arg-type]
-            for _ in range(layers)
+            TransformerLayer(dim, heads, feedforward, dropout, self.scaled) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
-        kind = READOUTS["mean" if readout == "hub" else readout]
-        self.readouts = TypedModules({name: kind(dim, heads) for name in types})
-        self.join = nn.Sequential(nn.Linear(dim * len(types), 8 * dim), nn.GELU(), nn.Linear(8 * dim, dim))
+        self.add_readouts(dim, heads, **settings)
+        self.join = two_layers(dim * len(self.types), 8 * dim, 0.0, dim)
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
         features = in_order(features, self.types)
-        ptrs = [batch.nodes[name].ptr for name in self.types]
-        counts = torch.stack([ptr.diff() for ptr in ptrs])  # (types, B)
-        before = counts.cumsum(0) - counts
-        rows, columns = [], []
-        for ptr, first in zip(ptrs, before, strict=True):
-            sample = torch.repeat_interleave(torch.arange(len(first), device=ptr.device), ptr.diff())
-            rows.append(sample)
-            columns.append(torch.arange(len(sample), device=ptr.device) - ptr[sample] + first[sample])
-        states = self._attend(list(features.values()), rows, columns, counts.sum(0))
-        found = dict(zip(self.types, states, strict=True))
-        readouts = {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in found.items()}
-        return FusedGraph(found, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
-
-    def _attend(self, parts: list[Tensor], rows: list[Tensor], columns: list[Tensor], lengths: Tensor) -> list[Tensor]:
-        """Node states of each type after all layers; node n of a type is token (rows[n], columns[n])."""
-        longest = max(1, int(lengths.max()))
-        tokens = torch.cat([part + self.modality[t] for t, part in enumerate(parts)])
-        place = torch.cat(rows), torch.cat(columns)
-        padded = tokens.new_zeros(len(lengths), longest, tokens.shape[1]).index_put(place, tokens)
-        # a sample without any token attends to one row of zeros, which nothing reads
-        empty = torch.arange(longest, device=lengths.device) >= lengths.clamp(min=1)[:, None]
+        packing = Packing.of([batch.nodes[name] for name in self.types])
+        x = packing.pack([h + own for h, own in zip(features.values(), self.modality, strict=True)])
+        plan = self_plan(len(x), packing.ptr)
         for layer in self.layers:
-            padded = layer(padded, src_key_padding_mask=empty)
-        return list(self.norm(padded[place]).split([len(part) for part in parts]))
+            x = layer(x, plan)
+        states = dict(zip(self.types, packing.unpack(self.norm(x)), strict=True))
+        readouts = self.read(states, batch)
+        return FusedGraph(states, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
+
+
+class DotTransformerFusion(TransformerFusion):
+    """`TransformerFusion` with the plain dot product as score: a_ij = softmax_j(q_i · k_j) (Luong et al. 2015). Absent modality:
+    no tokens; its readout is a learned vector.
+    """
+
+    scaled = False

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
+from graphfusion.errors import ConfigError
 from graphfusion.graph_builder import EdgeType
 from graphfusion.nn.hetero_attention import HeteroAttention
+from graphfusion.nn.hgt import HGTAttention
+from graphfusion.nn.rgcn import RGCNConvolution
 from graphfusion.nn.typed import TypedModules
 from graphfusion.ops.hetero_attention import Pairs, Plan
 
@@ -33,16 +37,25 @@ class HeteroLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in node_types})
-        options = (node_types, edge_types, dim, heads, mode, dropout, edge_dims, few)
-        self.attention = HeteroAttention(*options) if edge_types else None
+        options = {"mode": mode, "dropout": dropout, "edge_dims": edge_dims, "few": few}
+        self.attention = self.messages(node_types, edge_types, dim, heads, **options) if edge_types else None
         self.mlps = TypedModules({name: _mlp(dim, feedforward or 2 * dim, dropout) for name in node_types})
         self.dropout = nn.Dropout(dropout)
+
+    def messages(
+        self, node_types: Sequence[str], edge_types: Sequence[EdgeType], dim: int, heads: int, **options: Any
+    ) -> nn.Module:
+        """The module that makes the messages; `options` are those of `HeteroAttention`."""
+        return HeteroAttention(node_types, edge_types, dim, heads, **options)
 
     def plans(
         self, sizes: Mapping[str, int], pairs: Mapping[EdgeType, Pairs], ptr: Mapping[str, Tensor] | None
     ) -> list[Plan]:
         """What `forward` walks; the same for all layers over one vocabulary."""
-        return [] if self.attention is None else self.attention.plans(sizes, pairs, ptr)
+        if self.attention is None:
+            return []
+        found: list[Plan] = self.attention.plans(sizes, pairs, ptr)  # type: ignore[operator]
+        return found
 
     def forward(
         self, x: Mapping[str, Tensor], plans: Sequence[Plan], edge_features: Mapping[EdgeType, Tensor]
@@ -54,6 +67,34 @@ class HeteroLayer(nn.Module):
             for name, message in self.attention(normed, plans, edge_features).items():
                 x[name] = x[name] + self.dropout(message)
         return {name: h + self.mlps[name](h) for name, h in x.items()}
+
+
+class HGTLayer(HeteroLayer):
+    """`HeteroLayer` with the messages of `HGTAttention`; `mode` and `few` have no meaning here, `dropout` none on weights."""
+
+    def messages(
+        self, node_types: Sequence[str], edge_types: Sequence[EdgeType], dim: int, heads: int, **options: Any
+    ) -> nn.Module:
+        """See `HeteroLayer`; ConfigError if edges have features."""
+        _refuse_edge_features("hgt", options)
+        return HGTAttention(node_types, edge_types, dim, heads)
+
+
+class RGCNLayer(HeteroLayer):
+    """`HeteroLayer` with the messages of `RGCNConvolution`; `mode` and `few` have no meaning here, `dropout` none on weights."""
+
+    def messages(
+        self, node_types: Sequence[str], edge_types: Sequence[EdgeType], dim: int, heads: int, **options: Any
+    ) -> nn.Module:
+        """See `HeteroLayer`; ConfigError if edges have features."""
+        _refuse_edge_features("rgcn", options)
+        return RGCNConvolution(node_types, edge_types, dim, heads)
+
+
+def _refuse_edge_features(fusion: str, options: Mapping[str, Any]) -> None:
+    if options.get("edge_dims"):
+        names = ", ".join(sorted({name for _, name, _ in options["edge_dims"]}))
+        raise ConfigError(f"fusion={fusion!r}: its edges have no features, which {names} needs; choose another graph.")
 
 
 def _mlp(dim: int, hidden: int, dropout: float) -> nn.Module:

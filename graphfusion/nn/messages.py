@@ -40,7 +40,7 @@ def messages(
 
     Under autocast values are made in its dtype; logits and sums stay in float32.
     """
-    low = _value_dtype(x[0])
+    low = value_dtype(x[0])
     high = torch.promote_types(x[0].dtype, torch.float32)
     tail = (heads,) if mode == "gat" else (heads, width)
     parts = [(maps.value, maps.value_bias, (heads, width), low), (maps.query, maps.query_bias, tail, high)]
@@ -61,9 +61,9 @@ def messages_into_few(
     leaving = [len(plan.leaving(name)) for name in plan.node_types]
     width = next((a.shape[1] for a, count in zip(x, leaving, strict=True) if count), 0)
     value = [
-        a.to(_value_dtype(a))[:, None, None].expand(-1, count, 1, -1)
+        a.to(value_dtype(a))[:, None, None].expand(-1, count, 1, -1)
         if count
-        else a.new_empty(a.shape[0], 0, 1, width, dtype=_value_dtype(a))
+        else a.new_empty(a.shape[0], 0, 1, width, dtype=value_dtype(a))
         for a, count in zip(x, leaving, strict=True)
     ]
     keys, queries = _project(
@@ -86,7 +86,8 @@ def _typed(plan: Plan, x: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
     return list(zip(plan.node_types, x, strict=True))
 
 
-def _value_dtype(x: Tensor) -> torch.dtype:
+def value_dtype(x: Tensor) -> torch.dtype:
+    """What values are made in: autocast's dtype, or that of `x`."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype

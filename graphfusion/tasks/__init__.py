@@ -19,6 +19,7 @@ from graphfusion.tasks.labels import plain_label, sorted_classes, split_labels, 
 from graphfusion.tasks.multi_label import MultiLabelTask
 from graphfusion.tasks.prediction import Prediction
 from graphfusion.tasks.regression import RegressionTask, to_number
+from graphfusion.tasks.voting import VotingTask
 
 
 class Task(Protocol):
@@ -106,8 +107,18 @@ def _check_declared(name: str, classes: Sequence[Any], labels: Sequence[tuple[in
             )
 
 
-def make_task(name: str, spec: Target, scale: TargetScale | None, dim: int, label_smoothing: float = 0.0) -> Any:
-    """The task of a target completed by `learn_target`."""
+def make_task(
+    name: str,
+    spec: Target,
+    scale: TargetScale | None,
+    dim: int,
+    label_smoothing: float = 0.0,
+    vote: str = "",
+    modalities: Sequence[str] = (),
+) -> Any:
+    """The task of a target completed by `learn_target`; with `vote` a head for each modality (`VotingTask`)."""
+    if vote:
+        return VotingTask({m: make_task(name, spec, scale, dim, label_smoothing) for m in modalities}, vote)
     if isinstance(spec, Class):
         return ClassificationTask(name, dim, spec.classes, label_smoothing)
     if isinstance(spec, MultiLabel):
@@ -118,5 +129,6 @@ def make_task(name: str, spec: Target, scale: TargetScale | None, dim: int, labe
 
 __all__ = [
     "UNKNOWN", "ClassificationTask", "MultiLabelTask", "Prediction", "RegressionTask", "TargetScale", "Task",
+    "VotingTask",
     "learn_target", "make_task",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, refuse_
 from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
-from graphfusion.training.scoring import embed_rows, predict_logits, score_logits
+from graphfusion.training.scoring import embed_rows, fit_votes, predict_logits, score_logits, weigh_rows
 
 __all__ = [
     "DEVICES",
@@ -17,9 +17,11 @@ __all__ = [
     "Noise",
     "Surroundings",
     "embed_rows",
+    "fit_votes",
     "predict_logits",
     "refuse_launchers",
     "run_fit",
     "score_logits",
     "start_fit",
+    "weigh_rows",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphfusion.errors import TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
+from graphfusion.tasks import VotingTask
 from graphfusion.training.rows import Batches
 
 
@@ -46,6 +47,25 @@ def embed_rows(model: FusionModel, rows: Batches) -> Tensor:
         return torch.cat(list(rows.in_order(lambda batch: model(batch.to(device)).unified.float().cpu())))
 
 
+def weigh_rows(model: FusionModel, rows: Batches) -> dict[str, dict[str, Tensor]]:
+    """Target → modality → its share in the answers for all rows in order (rows,), on the CPU.
+
+    Raises:
+        TrainingError: memory does not do for a row.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad():
+        parts = list(rows.in_order(lambda batch: model(batch.to(device)).weights))
+    names = list(parts[0])
+    shares = torch.stack([torch.cat([part[m].float().cpu() for part in parts]) for m in names], dim=1)
+    found = {}
+    for target, task in model.tasks.items():
+        own = task.shares(shares.sign().to(task.beta.device)) if isinstance(task, VotingTask) else shares
+        found[target] = dict(zip(names, own.cpu().unbind(1), strict=True))
+    return found
+
+
 def _check_finite(logits: Tensor, batch: GraphBatch, name: str) -> None:
     broken = ~torch.isfinite(logits.flatten(1) if logits.dim() > 1 else logits[:, None]).all(dim=1)
     if bool(broken.any()):
@@ -69,3 +89,16 @@ def score_logits(model: FusionModel, logits: Mapping[str, Tensor], targets: Mapp
             primary.append(metrics[task.primary])  # type: ignore[index]
     found["score"] = sum(primary) / len(primary) if primary else float("nan")
     return found
+
+
+def fit_votes(model: FusionModel, held: Batches) -> list[str]:
+    """The weights of answers that tasks fit on validation rows, once the model is fitted; a line that tells those of each."""
+    voting = {n: t for n, t in model.tasks.items() if isinstance(t, VotingTask) and t.vote == "weighted"}
+    if not voting:
+        return []
+    logits, targets, lines = predict_logits(model, held), held.targets(), []
+    for name, task in voting.items():
+        task.fit_weights(logits[name], targets[name])
+        shares = ", ".join(f"{m} {w:.3f}" for m, w in task.weights.items())
+        lines.append(f"weights of the answers for {name}, fitted on the validation rows: {shares}")
+    return lines

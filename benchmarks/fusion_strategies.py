@@ -1,0 +1,107 @@
+"""Every way of fusing at equal parameters: strategies on digit_ops and cmu_mosi; the engine, the strongest three and the controls
+on degraded_digits, easy_vqa and esc10.
+
+    python benchmarks/fusion_strategies.py --data ../shared/data --only cmu_mosi   # minutes
+    python benchmarks/fusion_strategies.py --data ../shared/data   # what the CSV lacks: hours, may be stopped at any time
+    python benchmarks/fusion_strategies.py --table                 # the table and the plots again, from the CSV alone
+
+One word, one row: `FusionPredictor(fusion=WORD)`, everything else as in `benchmarks/engine.py` (from scratch, the epoch chosen on
+validation rows, test rows sealed during the fit), and as many parameters as the engine within 5 %. On digit_ops all are fitted on
+6,000 of its rows, with which one run takes minutes. The strongest three are those of digit_ops' validation rows, once all have run.
+
+Results: benchmarks/results/fusion_strategies.csv (one row a run), .md, .png, and fusion_strategies_weights.png: how the strategies
+that weigh modalities weigh them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
+
+from benchmarks.engine import CONTROL_ROWS, ENGINES, data_of
+from benchmarks.harness.command import Entry, main
+from benchmarks.harness.controls import ENGINE, with_controls
+from benchmarks.harness.results import read
+from benchmarks.harness.runs import Data, Run
+from benchmarks.harness.tables import Row, mean_of
+from graphfusion.fusion import FUSIONS
+
+NAME = "fusion_strategies"
+SEEDS = 3
+ROWS = {"digit_ops": 6_000}
+"""Training rows where all would take too long."""
+STRONGEST: tuple[str, ...] = ()
+"""The three words, beside the engine and its controls, that are best on digit_ops' validation rows: named here once its table is
+complete, before any test row of the other data sets is read for them; a test holds them to it.
+"""
+CONTROLS = ("graph", "gat", "gatv2", "concat", "transformer")
+"""Words that are the engine or that `with_controls` has already."""
+
+
+def every_strategy(data: Data, seed: int) -> list[Run]:
+    """A run for each word, with as many parameters as the engine; `weighted_vote` only where validation rows are to be trusted."""
+    engine, rows = ENGINES[data.name], ROWS.get(data.name, 0)
+    words = [word for word in FUSIONS if data.choose or word != "weighted_vote"]
+    return [
+        Run(word, seed, {**engine, "fusion": word}, rows=rows, match=None if word == ENGINE else engine)
+        for word in words
+    ]
+
+
+def strongest(data: Data, seed: int) -> list[Run]:
+    """The engine, its controls, and the strongest words."""
+    engine, few = ENGINES[data.name], CONTROL_ROWS.get(data.name, 0)
+    runs = [Run(word, seed, {**engine, "fusion": word}, rows=few, match=engine) for word in STRONGEST]
+    return [*with_controls(data, engine, seed, few), *runs]
+
+
+def best_of(rows: Sequence[Row], count: int = 3) -> tuple[str, ...]:
+    """The words that are best on digit_ops' validation rows; none before all have all their seeds."""
+    found = {w: [r for r in rows if r["data"] == "digit_ops" and r["model"] == w] for w in FUSIONS if w not in CONTROLS}
+    if any(len(own) < SEEDS for own in found.values()):
+        return ()
+    return tuple(sorted(found, key=lambda w: -mean_of(found[w], "valid_accuracy"))[:count])
+
+
+ENTRIES = [
+    *(Entry(name, data_of(name), every_strategy, SEEDS) for name in ("cmu_mosi", "digit_ops")),
+    *(Entry(name, data_of(name), strongest, 5) for name in ("degraded_digits", "easy_vqa", "esc10") if STRONGEST),
+]
+
+
+def plot_weights(path: Path) -> None:
+    """Mean share of each modality over the scored rows, by strategy and data set."""
+    from matplotlib.figure import Figure
+
+    rows = [r for r in read(path) if r.get("shares")]
+    names = list(dict.fromkeys(r["data"] for r in rows))
+    if not names:
+        return
+    figure = Figure(figsize=(9, 1 + 2.4 * len(names)), layout="constrained")
+    for panel, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
+        own = [r for r in rows if r["data"] == name]
+        words = list(dict.fromkeys(r["model"] for r in own))
+        found = [[json.loads(r["shares"]) for r in own if r["model"] == w] for w in words]
+        left = [0.0] * len(words)
+        for modality in found[0][0]:
+            width = [sum(s[modality] for s in each) / len(each) for each in found]
+            panel.barh(words, width, left=left, label=modality)
+            left = [a + b for a, b in zip(left, width, strict=True)]
+        panel.invert_yaxis()
+        panel.set_title(name, loc="left")
+        panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panel.set_xlabel("mean share of a modality over the scored rows and seeds")
+    figure.savefig(path.with_name(f"{path.stem}_weights.png"), dpi=110)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """See the module; exit status as in `benchmarks.harness.command.main`."""
+    return main(NAME, __doc__, ENTRIES, arguments, also=plot_weights)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

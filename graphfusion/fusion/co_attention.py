@@ -1,0 +1,129 @@
+"""Co-attention: what is read from a modality depends on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphfusion.fusion.fused_graph import FusedGraph, in_order
+from graphfusion.fusion.strategy import FusionStrategy, learned_absences, two_layers
+from graphfusion.graph_builder import GraphBatch, GraphBuilder
+from graphfusion.nn import TypedModules, segment_softmax, segment_sum
+
+
+class CoAttentionFusion(FusionStrategy):
+    """Parallel co-attention (Lu et al. 2016, Hierarchical question-image co-attention), for any number of modalities:
+
+    C_mn = tanh(X_m W_mn X_nᵀ), H_m = tanh(X_m V_m + b_m + Σ_{n ≠ m} C_mn X_n V_n), a_m = softmax(H_m w_m), x̂_m = Σ_i a_mi x_mi,
+    s = Σ_m x̂_m, h = s + MLP(s). H is `feedforward` wide (0: dim). Samples are gone through one by one, without padding.
+    Absent modality: no part in the others' H; its vector is a learned one.
+    """
+
+    def __init__(
+        self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
+    ) -> None:
+        super().__init__(builder, dim, **settings)
+        width = feedforward or dim
+        self.pairs = tuple(combinations(self.modalities, 2))
+        self.affinity = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in self.pairs)
+        self.maps = TypedModules({m: nn.Linear(dim, width, bias=False) for m in self.modalities})
+        self.bias = TypedModules({m: _Bias(width) for m in self.modalities})
+        self.score = TypedModules({m: nn.Linear(width, 1, bias=False) for m in self.modalities})
+        self.absent = learned_absences(len(self.modalities), dim)
+        self.join = two_layers(dim, 2 * dim, dropout)
+
+    def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
+        """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
+        features = in_order(features, self.types)
+        mapped = {m: self.maps[m](features[m]) for m in self.modalities}
+        hidden = {m: self.bias[m](mapped[m]) for m in self.modalities}
+        for (m, n), affinity in zip(self.pairs, self.affinity, strict=True):
+            left, right = _met(affinity(features[m]), features[n], mapped[m], mapped[n], batch, m, n)
+            hidden[m], hidden[n] = hidden[m] + left, hidden[n] + right
+        vectors, weights = {}, {}
+        for m in self.modalities:
+            ptr = batch.nodes[m].ptr
+            weight = segment_softmax(self.score[m](hidden[m].tanh()), ptr)
+            vectors[m], weights[m] = segment_sum(weight * features[m], ptr), weight[:, 0]
+        return _joined(features, vectors, weights, self.absent, self.present(batch), self.join)
+
+
+class AlternatingCoAttentionFusion(FusionStrategy):
+    """Alternating co-attention (Lu et al. 2016), for any number of modalities in their order: each is read under the guidance
+    of the one before, the first without any; then all but the last once more, the first guided by the last.
+
+    H = tanh(X_m V_m + 1 (U_m g)ᵀ), a = softmax(H w_m), x̂_m = Σ_i a_i x_mi with guidance g; s = Σ_m x̂_m, h = s + MLP(s). H is
+    `feedforward` wide (0: dim). Absent modality: guidance passes it by; its vector is a learned one.
+    """
+
+    def __init__(
+        self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
+    ) -> None:
+        super().__init__(builder, dim, **settings)
+        width = feedforward or dim
+        self.maps = TypedModules({m: nn.Linear(dim, width) for m in self.modalities})
+        self.guides = TypedModules({m: nn.Linear(dim, width, bias=False) for m in self.modalities})
+        self.score = TypedModules({m: nn.Linear(width, 1, bias=False) for m in self.modalities})
+        self.absent = learned_absences(len(self.modalities), dim)
+        self.join = two_layers(dim, 2 * dim, dropout)
+
+    def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
+        """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
+        features = in_order(features, self.types)
+        present = self.present(batch)
+        vectors: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        guide = next(iter(features.values())).new_zeros(len(batch), len(self.absent[0]))
+        for m in (*self.modalities, *self.modalities[:-1]):
+            there = present[:, self.modalities.index(m)][:, None]
+            store = batch.nodes[m]
+            hidden = self.maps[m](features[m]) + self.guides[m](guide)[store.sample]
+            weight = segment_softmax(self.score[m](hidden.tanh()), store.ptr)
+            vectors[m], weights[m] = segment_sum(weight * features[m], store.ptr), weight[:, 0]
+            guide = torch.where(there, vectors[m], guide)
+        return _joined(features, vectors, weights, self.absent, present, self.join)
+
+
+class _Bias(nn.Module):
+    """Adds a vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+def _met(
+    asked: Tensor, x: Tensor, mapped_m: Tensor, mapped_n: Tensor, batch: GraphBatch, m: str, n: str
+) -> tuple[Tensor, Tensor]:
+    """What tokens of m and n give each other: C X_n V_n (N_m, W) and Cᵀ X_m V_m (N_n, W); 0 where the other is absent."""
+    first, second = (batch.nodes[name].ptr.diff().tolist() for name in (m, n))
+    cut = ((asked, first), (mapped_m, first), (x, second), (mapped_n, second))
+    parts = zip(*(torch.split(rows, counts) for rows, counts in cut), strict=True)
+    left, right = [], []
+    for a, own, b, other in parts:
+        close = torch.tanh(a @ b.T)  # (tokens of m, tokens of n) of one sample
+        left.append(close @ other)
+        right.append(close.T @ own)
+    return torch.cat(left), torch.cat(right)
+
+
+def _joined(
+    features: Mapping[str, Tensor],
+    vectors: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    absent: nn.ParameterList,
+    present: Tensor,
+    join: nn.Module,
+) -> FusedGraph:
+    """The vectors, learned ones where a modality is absent, as readouts; their sum through `join` as the whole."""
+    parts = zip(vectors.items(), absent, present.unbind(1), strict=True)
+    readouts = {m: torch.where(there[:, None], v, own.to(v.dtype)) for (m, v), own, there in parts}
+    total = torch.stack(list(readouts.values())).sum(0)
+    return FusedGraph(features, readouts, total + join(total), token_weights=weights)

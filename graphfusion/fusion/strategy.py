@@ -1,0 +1,118 @@
+"""What fusion strategies share: the contract, a readout of each node type, shares of modalities.
+
+Letters: `B` samples, `M` modalities, `N` nodes of a type, `D` features.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphfusion.errors import ConfigError, unknown_name
+from graphfusion.fusion.fused_graph import FusedGraph, in_order
+from graphfusion.graph_builder import HUB, GraphBatch, GraphBuilder
+from graphfusion.nn import READOUTS, TypedModules
+
+SETTINGS = ("layers", "heads", "attention", "readout", "dropout", "feedforward")
+"""What every strategy is given; it takes those that it has a use for."""
+
+
+class FusionStrategy(nn.Module):
+    """Contract: `Strategy(builder, dim, **settings)`, then `forward(GraphBatch, features) -> FusedGraph`.
+
+    Every strategy has a part whose width is `feedforward` (0: its own choice), so that any two can be given the same number of
+    parameters. `readout`: `mean` or `attention`; strategies without hub nodes take `hub` as `mean`.
+
+    Raises:
+        ConfigError: a setting that no strategy has.
+    """
+
+    edges = False
+    """Whether edges and hub nodes are looked at; where not, none are built."""
+    weighs = False
+    """Whether `FusedGraph.weights` has the weights of modalities."""
+    vote = ""
+    """How a task joins the answers of the modalities, where each has one of its own; see `VotingTask`."""
+
+    def __init__(self, builder: GraphBuilder, dim: int = 0, **settings: Any) -> None:
+        super().__init__()
+        for name in settings:
+            if name not in SETTINGS:
+                raise ConfigError(
+                    unknown_name("option of the fusion strategy", name, (*options_of(type(self)), *SETTINGS))
+                )
+        self.types = tuple(builder.node_types)
+        self.modalities = tuple(name for name in self.types if name != HUB)
+
+    def add_readouts(self, dim: int, heads: int = 4, readout: str = "mean", **_: Any) -> None:
+        """`self.readouts`, one for each node type, for strategies whose vectors of modalities are such."""
+        if readout not in (*READOUTS, "hub"):
+            raise ConfigError(unknown_name("readout", readout, (*READOUTS, "hub")))
+        kind = READOUTS["mean" if readout == "hub" else readout]
+        self.readouts = TypedModules({name: kind(dim, heads) for name in self.types})
+
+    def read(self, states: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, Tensor]:
+        """states[type] (N, D) → a vector of each type and sample (B, D); a learned one where the sample has no node."""
+        return {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in states.items()}
+
+    def present(self, batch: GraphBatch) -> Tensor:
+        """(B, M) whether a sample has a modality."""
+        return torch.stack([batch.nodes[name].ptr.diff() > 0 for name in self.modalities], dim=1)
+
+
+def options_of(kind: type[FusionStrategy]) -> tuple[str, ...]:
+    """The options that a strategy has beside `SETTINGS`."""
+    names = [n for c in kind.__mro__ if "__init__" in vars(c) for n in inspect.signature(c).parameters]
+    return tuple(
+        n
+        for n in dict.fromkeys(names)
+        if n not in ("self", "builder", "dim", "args", "settings", "_", "kwargs", *SETTINGS)
+    )
+
+
+class PooledFusion(FusionStrategy):
+    """Strategies that join one vector a modality, read out straight from the encoders: tokens do not meet. A subclass has
+    `join`.
+    """
+
+    def __init__(self, builder: GraphBuilder, dim: int, **settings: Any) -> None:
+        super().__init__(builder, dim, **settings)
+        self.add_readouts(dim, **settings)
+
+    def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
+        """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
+        features = in_order(features, self.types)
+        readouts = self.read(features, batch)
+        vectors = torch.stack([readouts[name] for name in self.modalities], dim=1)
+        unified, weights = self.join(vectors, self.present(batch))
+        each = {} if weights is None else dict(zip(self.modalities, weights.unbind(1), strict=True))
+        return FusedGraph(features, readouts, unified, each)
+
+    def join(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors (B, M, D), present (B, M) → unified (B, D), and the weight of each modality (B, M) where there is one."""
+        raise NotImplementedError
+
+
+def shares(scores: Tensor, present: Tensor) -> Tensor:
+    """Softmax of scores (M,) or (B, M) over the modalities that are there: (B, M), 0 for the others."""
+    lowest = torch.finfo(scores.dtype).min  # not -inf: a sample without any modality would give NaN
+    return scores.expand(present.shape).masked_fill(~present, lowest).softmax(dim=1) * present
+
+
+def map_each(maps: TypedModules, vectors: Tensor) -> Tensor:
+    """Vectors (B, M, D), each through the map of its modality: (B, M, …)."""
+    return torch.stack([f(h) for f, h in zip(maps.parts, vectors.unbind(1), strict=True)], dim=1)
+
+
+def two_layers(dim: int, hidden: int, dropout: float, into: int = 0) -> nn.Module:
+    """Width `dim`, then `hidden`, then `into` (0: `dim`)."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, into or dim))
+
+
+def learned_absences(count: int, dim: int) -> nn.ParameterList:
+    """A vector for each modality that stands for it where it is absent; vectors, so that weight decay spares them."""
+    return nn.ParameterList(0.02 * torch.randn(dim) for _ in range(count))

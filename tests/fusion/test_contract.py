@@ -1,0 +1,207 @@
+"""What every fusion strategy promises, on every one of them."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import graphfusion as gf
+import graphfusion.fusion as package
+from graphfusion.config import ModelConfig
+from graphfusion.errors import ConfigError
+from graphfusion.fusion import FUSIONS, FusionStrategy
+from graphfusion.fusion.strategy import PooledFusion
+from graphfusion.modalities import TokenizedSample
+from graphfusion.model import make_builder
+from tests.conftest import SCHEMA, make_rows, tokenize
+
+TYPES = SCHEMA.node_types
+SUBSETS = [frozenset(s) for r in range(len(TYPES) + 1) for s in itertools.combinations(TYPES, r)]
+EVERY = pytest.mark.parametrize("fusion", sorted(FUSIONS))
+GRAPHS = {"graph", "gat", "gatv2", "hgt", "rgcn"}
+WITH_HUBS = {*GRAPHS, "transformer", "dot_transformer", "shared_trunk", "split_sequence", "concat"}
+"""Strategies in whose result hub nodes have a part, where a builder makes some."""
+VOTES = {name for name, kind in FUSIONS.items() if kind.vote}
+LEFT_OUT = {*VOTES, "weighted_sum", "mean", "projection", "tensor", "low_rank_tensor", "bilinear"}
+"""Strategies that leave an absent modality out, without a learned vector for it."""
+Make = Callable[..., Any]
+
+
+def every_strategy() -> set[type[FusionStrategy]]:
+    """Whatever is a strategy in any module of the package."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+    def below(kind: type[FusionStrategy]) -> Iterator[type[FusionStrategy]]:
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    return {one for one in below(FusionStrategy) if one.__module__.startswith(package.__name__)} - {PooledFusion}
+
+
+def thinned(samples: list[TokenizedSample]) -> list[TokenizedSample]:
+    """Every subset of modalities, none and all of them too."""
+    return [samples[i % len(samples)].without(frozenset(TYPES) - kept) for i, kept in enumerate(SUBSETS)]
+
+
+def test_edges_are_built_for_those_that_look_at_them() -> None:
+    assert {name for name, kind in FUSIONS.items() if kind.edges} == GRAPHS
+    modalities = tokenize(make_rows(4))[0]
+    for fusion, built in (("graph", True), ("concat", False)):
+        builder = make_builder(modalities, ModelConfig(fusion=fusion))
+        assert bool(builder.edge_types) == built
+        assert builder.hubs == (2 if built else 0)
+
+
+def test_options_of_a_strategy(make_test_model: Make) -> None:
+    assert make_test_model("none", fusion="split_sequence", fusion_options={"segment": 3})[1].fusion.segment == 3
+    alpha = dict.fromkeys(TYPES, 1.0) | {"photo": 3.0}
+    _, model = make_test_model("none", fusion="weighted_sum", fusion_options={"alpha": alpha})
+    assert model.fusion.score.exp().tolist() == pytest.approx(list(alpha.values()))
+    with pytest.raises(
+        ConfigError, match=r"fusion_options: unknown option of split_sequence 'segmant'\. Did you mean 'segment'"
+    ):
+        make_test_model("none", fusion="split_sequence", fusion_options={"segmant": 3})
+    with pytest.raises(ConfigError, match=r"unknown option of graph 'rank'\. Known: none"):
+        make_test_model("none", fusion="graph", fusion_options={"rank": 3})
+
+
+@pytest.mark.parametrize("fusion", ["weighted_sum", "modality_attention"])
+def test_weights_say_what_counts(fusion: str) -> None:
+    """One column tells the answer, another is noise."""
+    rng = np.random.default_rng(0)
+    clues = [["red pot", "blue pan"][i % 2] + f" {rng.integers(9)}" for i in range(200)]
+    rows = [{"clue": c, "noise": f"w{rng.integers(9)} z", "y": "ab"[i % 2]} for i, c in enumerate(clues)]
+    options = {"dim": 16, "heads": 2, "epochs": 20, "lr": 1e-2, "device": "cpu", "modality_dropout": 0.0}
+    columns = {"clue": gf.Text(), "noise": gf.Text()}
+    predictor = gf.FusionPredictor("y", columns=columns, fusion=fusion, **options).fit(rows, valid=None, quiet=True)
+    weights = {m: float(w.mean()) for m, w in predictor.modality_weights(rows).items()}
+    assert weights["clue"] > 0.55
+
+
+def test_no_strategy_is_missing_from_the_words() -> None:
+    assert every_strategy() == set(FUSIONS.values())
+    assert len(set(FUSIONS.values())) == len(FUSIONS)
+
+
+@EVERY
+def test_its_docstring_says_what_it_is(fusion: str) -> None:
+    told = vars(FUSIONS[fusion])["__doc__"]
+    assert re.search(r"\b(19|20)\d\d\b", told), "the year of its paper"
+    assert re.search(r"[=Σ←]|W_0", told), "its formula"
+    assert "bsent modality:" in told or "Absent\n    modality:" in told, "what it does with an absent modality"
+
+
+@EVERY
+def test_every_subset_of_modalities_at_every_place(
+    fusion: str, make_test_model: Make, samples: list[TokenizedSample]
+) -> None:
+    builder, model = make_test_model("hub", fusion=fusion)
+    rows = thinned(samples)
+    model.eval()
+    with torch.no_grad():
+        together = model(builder.build([r.tokens for r in rows]))
+        backwards = model(builder.build([r.tokens for r in rows[::-1]]))
+        batch = builder.build([r.tokens for r in rows])
+        for i, row in enumerate(rows):
+            alone = model(builder.build([row.tokens]))
+            torch.testing.assert_close(together.unified[i], alone.unified[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(backwards.unified[-1 - i], alone.unified[0], rtol=0, atol=1e-5)
+            for name, readout in together.readouts.items():
+                torch.testing.assert_close(readout[i], alone.readouts[name][0], rtol=0, atol=1e-5)
+            for name, weight in together.weights.items():
+                torch.testing.assert_close(weight[i], alone.weights[name][0], rtol=0, atol=1e-5)
+            for name, states in together.states.items():
+                ptr = batch.nodes[name].ptr
+                torch.testing.assert_close(states[ptr[i] : ptr[i + 1]], alone.states[name], rtol=0, atol=1e-5)
+
+
+@EVERY
+def test_shapes_and_shares(fusion: str, make_test_model: Make, samples: list[TokenizedSample]) -> None:
+    builder, model = make_test_model("hub", fusion=fusion)
+    batch = builder.build([r.tokens for r in thinned(samples)])
+    found = model.eval()(batch)
+    assert found.unified.shape == (len(SUBSETS), 16)
+    assert {name: s.shape for name, s in found.states.items()} == {n: (len(s), 16) for n, s in batch.nodes.items()}
+    assert set(TYPES) <= set(found.readouts)
+    assert all(r.shape == (len(SUBSETS), 16) for r in found.readouts.values())
+    assert bool(torch.isfinite(found.unified).all())
+    assert bool(found.weights) == FUSIONS[fusion].weighs
+    if found.weights:
+        assert tuple(found.weights) == TYPES
+        weights = torch.stack(list(found.weights.values()), dim=1)
+        there = torch.tensor([[name in kept for name in TYPES] for kept in SUBSETS])
+        assert bool((weights[~there] == 0).all())
+        assert bool((weights[there] > 0).all())
+        if fusion != "gated":  # whose gates are independent of each other
+            torch.testing.assert_close(weights.sum(1), there.any(1).float())
+
+
+@EVERY
+def test_gradients_reach_every_parameter(fusion: str, make_test_model: Make, samples: list[TokenizedSample]) -> None:
+    builder, model = make_test_model("hub", fusion=fusion, readout="attention")
+    batch = builder.build([r.tokens for r in thinned(samples)])
+    torch.manual_seed(1)
+    logits = model.logits(batch)["label"]
+    (logits * torch.randn_like(logits)).sum().backward()
+    hub = model.fusion.types.index("hub")
+    spared = [
+        ".score.bias",
+        f"fusion.readouts.parts.{hub}.absent",
+    ]  # a softmax does not feel a bias; hubs are never absent
+    if fusion == "cross_attention":  # where the query modality is absent, the others stand for it
+        spared.append("fusion.readouts.parts.0.absent")
+    if fusion == "gat":  # of the hub to itself: the weight of a single edge is 1 whatever its score
+        spared += [f"layers.{k}.attention.groups.0.query.{hub}" for k in range(2)]
+    if fusion in LEFT_OUT:
+        spared.append(".absent")
+    if fusion not in WITH_HUBS:
+        spared += [f"fusion.readouts.parts.{hub}.", f"encoders.parts.{hub}."]
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)}
+    assert not {name for name in idle if not any(part in name for part in spared)}
+
+
+@EVERY
+def test_any_two_can_have_as_many_parameters(fusion: str, make_test_model: Make) -> None:
+    def count(width: int, name: str = fusion) -> int:
+        return sum(p.numel() for p in make_test_model("hub", fusion=name, feedforward=width)[1].parameters())
+
+    wanted = count(256, "graph")
+    low, high = 1, 2
+    while count(high) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < wanted else (low, middle)
+    assert min(abs(count(width) / wanted - 1) for width in (low, high)) < 0.05
+
+
+@EVERY
+def test_half_precision_is_near(fusion: str, make_test_model: Make, samples: list[TokenizedSample]) -> None:
+    builder, model = make_test_model("hub", fusion=fusion)
+    batch = builder.build([r.tokens for r in thinned(samples)])
+    model.eval()
+    full = model(batch).unified.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(batch).unified.detach()
+        loss = model.loss(batch.with_targets({"label": torch.arange(len(SUBSETS)) % 3}))
+    loss.backward()
+    assert float((half.float() - full).norm() / full.norm()) < 0.05
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+
+
+@EVERY
+def test_one_modality_is_enough(fusion: str) -> None:
+    rows = [{"title": f"{['red', 'blue'][i % 2]} pot {i}", "label": "ab"[i % 2]} for i in range(8)]
+    options = {"dim": 8, "heads": 2, "layers": 1, "epochs": 1, "device": "cpu"}
+    predictor = gf.FusionPredictor("label", columns={"title": gf.Text()}, fusion=fusion, **options)
+    assert len(predictor.fit(rows, valid=0.25, quiet=True).predict([*rows, {"title": None}])) == 9
