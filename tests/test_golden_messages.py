@@ -15,6 +15,7 @@ from graphfusion.cli import main
 from graphfusion.config import SECTIONS
 from graphfusion.config_file import read_change, read_run
 from graphfusion.data import read_audio, read_image, read_table
+from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import SequenceWindow
 
 ROWS: list[dict[str, Any]] = [{"title": f"red pot {i}", "price": float(i), "label": "ab"[i % 2]} for i in range(8)]
@@ -81,7 +82,7 @@ CASES: list[Case] = [
     (lambda: predictor(dim=10, heads=4), errors.ConfigError,
      "dim: expected a multiple of heads=4, got 10."),
     (lambda: predictor(fusion="grph"), errors.ConfigError,
-     "unknown fusion strategy 'grph'. Did you mean 'graph'? Known: concat, graph, transformer."),
+     f"unknown fusion strategy 'grph'. Did you mean 'graph'? Known: {', '.join(sorted(FUSIONS))}."),
     (lambda: predictor(encoders={"image": "resnet"}), errors.ConfigError,
      "unknown encoder of image 'resnet'. Known: conv, linear."),
     (lambda: predictor(relations=[{"kind": "ful"}]), errors.GraphError,
