@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -178,6 +179,8 @@ def check_value(name: str, value: Any, expected: Any) -> Any:
         ConfigError: it does not; the message says what to write instead, as it is written in YAML.
     """
     base, inner = typing.get_origin(expected) or expected, typing.get_args(expected)
+    if types.NoneType in inner:  # an option that need not be given
+        return value if value is None else check_value(name, value, inner[0])
     if base is Mapping:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name}: expected a mapping, got {described(value)}; write {{name: value}}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graphfusion.config import ModelConfig
+from graphfusion.config import ModelConfig, check_value
 from graphfusion.encoders import EmbeddingEncoder, make_encoder
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion import FUSIONS, FusedGraph, FusionStrategy, options_of
@@ -101,12 +101,12 @@ def vote_of(config: ModelConfig) -> str:
 
 
 def _options(config: ModelConfig) -> dict[str, Any]:
-    """Options of the strategy; ConfigError for one that it does not have."""
+    """Options of the strategy; ConfigError for one that it does not have, or a value of the wrong type."""
     known = options_of(_strategy(config))
     for name in config.fusion_options:
         if name not in known:
             raise ConfigError(f"fusion_options: {unknown_name(f'option of {config.fusion}', name, known)}")
-    return dict(config.fusion_options)
+    return {n: check_value(f"fusion_options.{n}", value, known[n]) for n, value in config.fusion_options.items()}
 
 
 def _strategy(config: ModelConfig) -> type[FusionStrategy]:

@@ -6,6 +6,7 @@ Letters: `B` samples, `M` modalities, `N` nodes of a type, `D` features.
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,14 +65,15 @@ class FusionStrategy(nn.Module):
         return torch.stack([batch.nodes[name].ptr.diff() > 0 for name in self.modalities], dim=1)
 
 
-def options_of(kind: type[FusionStrategy]) -> tuple[str, ...]:
-    """The options that a strategy has beside `SETTINGS`."""
-    names = [n for c in kind.__mro__ if "__init__" in vars(c) for n in inspect.signature(c).parameters]
-    return tuple(
-        n
-        for n in dict.fromkeys(names)
-        if n not in ("self", "builder", "dim", "args", "settings", "_", "kwargs", *SETTINGS)
-    )
+def options_of(kind: type[FusionStrategy]) -> dict[str, Any]:
+    """The options that a strategy has beside `SETTINGS`: name → type."""
+    found: dict[str, Any] = {}
+    for one in kind.__mro__:
+        if issubclass(one, FusionStrategy) and "__init__" in vars(one):
+            hints = typing.get_type_hints(one.__init__)
+            named = [n for n, p in inspect.signature(one).parameters.items() if p.kind is not p.VAR_KEYWORD]
+            found = {n: hints[n] for n in named} | found
+    return {n: hint for n, hint in found.items() if n not in ("builder", "dim", *SETTINGS)}
 
 
 class PooledFusion(FusionStrategy):

@@ -71,6 +71,12 @@ def test_options_of_a_strategy(make_test_model: Make) -> None:
         ConfigError, match=r"fusion_options: unknown option of split_sequence 'segmant'\. Did you mean 'segment'"
     ):
         make_test_model("none", fusion="split_sequence", fusion_options={"segmant": 3})
+    with pytest.raises(
+        ConfigError, match=r"fusion_options.segment: expected a whole number, got the text '4'; write 4"
+    ):
+        make_test_model("none", fusion="split_sequence", fusion_options={"segment": "4"})
+    with pytest.raises(ConfigError, match=r"fusion_options.alpha.photo: expected a number, got nothing"):
+        make_test_model("none", fusion="weighted_sum", fusion_options={"alpha": {"photo": None}})
     with pytest.raises(ConfigError, match=r"unknown option of graph 'rank'\. Known: none"):
         make_test_model("none", fusion="graph", fusion_options={"rank": 3})
 
