@@ -59,11 +59,10 @@ def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> Gra
     the fusion strategy looks at no edges.
     """
     layouts = {name: modality.node_type for name, modality in modalities.items()}
-    if not _strategy(config).edges:
-        return GraphBuilder(layouts, [])
     relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts)
     needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
-    return GraphBuilder(layouts, relations, hubs=needed)
+    whole = GraphBuilder(layouts, relations, hubs=needed)
+    return whole if _strategy(config).edges else GraphBuilder(layouts, [])
 
 
 def make_model(
@@ -118,7 +117,7 @@ def _strategy(config: ModelConfig) -> type[FusionStrategy]:
 def _modes(builder: GraphBuilder, config: ModelConfig) -> dict[EdgeType, str]:
     """The attention mode of each edge type."""
     names = {name for _, name, _ in builder.edge_types}
-    for name in config.relation_attention:
+    for name in config.relation_attention if names else ():  # a graph without edges has nothing to say it of
         if name not in names:
             raise ConfigError(f"relation_attention: {unknown_name('relation', name, names)}")
     return {t: config.relation_attention.get(t[1], config.attention) for t in builder.edge_types}

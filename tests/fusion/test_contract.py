@@ -16,7 +16,7 @@ import torch
 import graphfusion as gf
 import graphfusion.fusion as package
 from graphfusion.config import ModelConfig
-from graphfusion.errors import ConfigError
+from graphfusion.errors import ConfigError, GraphError
 from graphfusion.fusion import FUSIONS, FusionStrategy
 from graphfusion.fusion.strategy import PooledFusion
 from graphfusion.modalities import TokenizedSample
@@ -53,13 +53,16 @@ def thinned(samples: list[TokenizedSample]) -> list[TokenizedSample]:
     return [samples[i % len(samples)].without(frozenset(TYPES) - kept) for i, kept in enumerate(SUBSETS)]
 
 
-def test_edges_are_built_for_those_that_look_at_them() -> None:
+def test_edges_are_built_for_those_that_look_at_them(make_test_model: Make) -> None:
     assert {name for name, kind in FUSIONS.items() if kind.edges} == GRAPHS
     modalities = tokenize(make_rows(4))[0]
     for fusion, built in (("graph", True), ("concat", False)):
         builder = make_builder(modalities, ModelConfig(fusion=fusion))
         assert bool(builder.edge_types) == built
         assert builder.hubs == (2 if built else 0)
+    with pytest.raises(GraphError, match="Did you mean 'hub'"):
+        make_builder(modalities, ModelConfig(fusion="concat", graph="hubb"))
+    make_test_model("none", fusion="transformer", relation_attention={"full": "dot"})
 
 
 def test_options_of_a_strategy(make_test_model: Make) -> None:
