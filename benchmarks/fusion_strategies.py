@@ -74,7 +74,7 @@ ENTRIES = [
 
 
 def plot_weights(path: Path) -> None:
-    """Mean share of each modality over the scored rows, by strategy and data set."""
+    """Mean weight of each modality over the scored rows, by strategy and data set."""
     from matplotlib.figure import Figure
 
     rows = [r for r in read(path) if r.get("shares")]
@@ -94,7 +94,7 @@ def plot_weights(path: Path) -> None:
         panel.invert_yaxis()
         panel.set_title(name, loc="left")
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    panel.set_xlabel("mean share of a modality over the scored rows and seeds")
+    panel.set_xlabel("mean weight of a modality over the scored rows and seeds (gates need not sum to 1)")
     figure.savefig(path.with_name(f"{path.stem}_weights.png"), dpi=110)
 
 
