@@ -7,7 +7,7 @@ on degraded_digits, easy_vqa and esc10.
 
 One word, one row: `FusionPredictor(fusion=WORD)`, everything else as in `benchmarks/engine.py` (from scratch, the epoch chosen on
 validation rows, test rows sealed during the fit), and as many parameters as the engine within 5 %. On digit_ops all are fitted on
-6,000 of its rows, with which one run takes minutes. The strongest three are those of digit_ops' validation rows, once all have run.
+6,000 of its 12,000 rows. The strongest three are those of digit_ops' validation rows, once all have run.
 
 Results: benchmarks/results/fusion_strategies.csv (one row a run), .md, .png, and fusion_strategies_weights.png: how the strategies
 that weigh modalities weigh them.

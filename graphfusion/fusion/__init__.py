@@ -1,5 +1,5 @@
-"""Every way of fusing, one word and one small file each. All take the same batch and give the same `FusedGraph`; the contract is
-`FusionStrategy`.
+"""Every way of fusing, one word each, one small file a family. All take the same batch and give the same `FusedGraph`; the
+contract is `FusionStrategy`.
 """
 
 from graphfusion.fusion.bilinear import BilinearFusion

@@ -31,7 +31,7 @@ class CoAttentionFusion(FusionStrategy):
         self.pairs = tuple(combinations(self.modalities, 2))
         self.affinity = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in self.pairs)
         self.maps = TypedModules({m: nn.Linear(dim, width, bias=False) for m in self.modalities})
-        self.bias = TypedModules({m: _Bias(width) for m in self.modalities})
+        self.bias = nn.ParameterList(torch.zeros(width) for _ in self.modalities)
         self.score = TypedModules({m: nn.Linear(width, 1, bias=False) for m in self.modalities})
         self.absent = learned_absences(len(self.modalities), dim)
         self.join = two_layers(dim, 2 * dim, dropout)
@@ -40,7 +40,7 @@ class CoAttentionFusion(FusionStrategy):
         """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""
         features = in_order(features, self.types)
         mapped = {m: self.maps[m](features[m]) for m in self.modalities}
-        hidden = {m: self.bias[m](mapped[m]) for m in self.modalities}
+        hidden = {m: mapped[m] + b for m, b in zip(self.modalities, self.bias, strict=True)}
         for (m, n), affinity in zip(self.pairs, self.affinity, strict=True):
             left, right = _met(affinity(features[m]), features[n], mapped[m], mapped[n], batch, m, n)
             hidden[m], hidden[n] = hidden[m] + left, hidden[n] + right
@@ -86,17 +86,6 @@ class AlternatingCoAttentionFusion(FusionStrategy):
             vectors[m], weights[m] = segment_sum(weight * features[m], store.ptr), weight[:, 0]
             guide = torch.where(there, vectors[m], guide)
         return _joined(features, vectors, weights, self.absent, present, self.join)
-
-
-class _Bias(nn.Module):
-    """Adds a vector."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias
 
 
 def _met(

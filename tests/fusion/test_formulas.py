@@ -265,8 +265,9 @@ def test_bilinear() -> None:
 
 def test_parallel_co_attention() -> None:
     fusion = made(CoAttentionFusion)
-    for bias in fusion.bias.parts:
-        torch.nn.init.normal_(bias.bias)
+    for each in fusion.bias:
+        torch.nn.init.normal_(each)
+    bias = dict(zip(COUNTS, fusion.bias, strict=True))
     affinity = dict(zip(fusion.pairs, fusion.affinity, strict=True))
 
     def expected(tokens: dict[str, Tensor]) -> Tensor:
@@ -276,7 +277,7 @@ def test_parallel_co_attention() -> None:
                 total = total + own
                 continue
             x = tokens[m]
-            hidden = fusion.maps[m](x) + fusion.bias[m].bias
+            hidden = fusion.maps[m](x) + bias[m]
             for n in tokens:
                 if (m, n) in affinity:
                     hidden = hidden + torch.tanh(x @ affinity[m, n].weight.T @ tokens[n].T) @ fusion.maps[n](tokens[n])
