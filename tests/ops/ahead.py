@@ -1,5 +1,5 @@
-"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead MODE` prints a JSON line for each
-kernel and architecture.
+"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead FORM MODE ARCH …` prints a JSON
+line for each kernel and architecture.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from typing import Any
 import torch
 
 HEADS, WIDTH = 8, 32
+PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
+"""Kernels that are launched; the others are parts of them."""
 DTYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
 }  # fmt: skip
 
 
 class Compiled:
-    """Stands in for a kernel: what would be launched is compiled."""
+    """Stands in for a kernel: what would be launched is compiled, the first time."""
 
     def __init__(self, kernel: Any, archs: tuple[int, ...]) -> None:
-        self.kernel, self.archs = kernel, archs
+        self.kernel, self.archs, self.done = kernel, archs, False
 
     def __getitem__(self, grid: Any) -> Any:
         return self.compile
@@ -36,6 +38,9 @@ class Compiled:
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
 
+        if self.done:
+            return
+        self.done = True
         names = self.kernel.arg_names
         signature = {n: kind(a) for n, a in zip(names, arguments, strict=False)} | dict.fromkeys(constants, "constexpr")
         places = {(names.index(name),): value for name, value in constants.items()}
@@ -43,7 +48,10 @@ class Compiled:
             source = ASTSource(self.kernel, signature=signature, constexprs=places)
             made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps})
             used = usage(made.asm["cubin"])
-            print(json.dumps({"kernel": self.kernel.__name__, "arch": arch, "shared": made.metadata.shared, **used}))
+            print(
+                json.dumps({"kernel": self.kernel.__name__, "arch": arch, "shared": made.metadata.shared, **used}),
+                flush=True,
+            )
 
 
 def kind(argument: Any) -> Any:
@@ -69,27 +77,37 @@ def usage(cubin: bytes) -> dict[str, int]:
     }
 
 
-def main(mode: str) -> None:
-    """Forward and both passes of the backward over listed edges and hub nodes, values in bfloat16."""
-    from graphfusion.ops.hetero_attention import Broadcast, EdgeList, make_plan
-    from graphfusion.ops.hetero_attention.gpu import calls, walk
+def main(form: str, mode: str, archs: tuple[int, ...]) -> None:
+    """Every kernel of a form: forward and backward over listed edges and hub nodes (`walk`), or over a dense relation and a mask,
+    values in bfloat16.
+    """
+    from graphfusion.ops.hetero_attention import Bitmask, Broadcast, Dense, EdgeList, make_plan
+    from graphfusion.ops.hetero_attention.gpu import calls
     from tests.ops.cases import inputs_for
 
-    archs = {"forward": (80, 90, 100) if mode == "gat" else (90,), "backward_targets": (90,), "backward_sources": (90,)}
-    calls.walk = SimpleNamespace(**{name: Compiled(getattr(walk, name), a) for name, a in archs.items()})
+    launches = getattr(calls, form)
+    found = vars(launches.kernels).items()
+    every = {n: Compiled(k, archs) for n, k in found if hasattr(k, "arg_names") and n in PASSES}
+    launches.kernels = SimpleNamespace(**every)
     sizes = {"a": 9, "hub": 2}
-    pairs = {("a", "near", "a"): EdgeList(torch.tensor([[0, 1], [1, 2]])), ("hub", "all", "a"): Broadcast(),
-             ("a", "all", "hub"): Broadcast()}  # fmt: skip
-    x = inputs_for(make_plan(sizes, pairs), sizes, HEADS, WIDTH, mode).stored(torch.bfloat16)
+    listed = torch.tensor([[0, 1], [1, 2]])
+    ptr = {n: torch.tensor([0, size]) for n, size in sizes.items()}
+    pairs = {
+        "walk": {
+            ("a", "near", "a"): EdgeList(listed),
+            ("hub", "all", "a"): Broadcast(),
+            ("a", "all", "hub"): Broadcast(),
+        },
+        "tiles": {("a", "all", "a"): Dense(), ("a", "mask", "a"): Bitmask.from_edges(listed, ptr["a"], ptr["a"])},
+        "scan": {("a", "all", "a"): Dense()},
+    }[form]
+    x = inputs_for(make_plan(sizes, pairs, ptr), sizes, HEADS, WIDTH, mode).stored(torch.bfloat16)
     parts = (x.value, x.key, x.query, x.att, [], list(x.plan.index), list(x.plan.layout))
-    call = calls._Call(*parts, mode, 0.2, 0.1, torch.zeros(1, dtype=torch.int64), False)
-    call.outputs(0)
-    call.grad = [torch.zeros(len(q), 1, HEADS, WIDTH) for q in call.query]
-    call.dedge, call.datt = [], None if call.att is None else torch.zeros_like(call.att)
-    call.log_sum = call.mean = [torch.zeros(len(q), q.shape[1], HEADS) for q in call.query]
-    call._of_targets(0)
-    call._of_sources(0)
+    dropout = 0.0 if form == "scan" else 0.1
+    call = calls.Call(form, *parts, mode, 0.2, dropout, torch.zeros(1, dtype=torch.int64), 0, False)
+    call.forward()
+    call.backward([torch.zeros(len(q), min(1, q.shape[1]), HEADS, WIDTH) for q in call.query])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2], tuple(map(int, sys.argv[3:])))

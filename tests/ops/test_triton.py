@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import pytest
 import torch
 
 from graphfusion.errors import ConfigError
-from graphfusion.ops.hetero_attention import Dense, EdgeList, gpu, make_plan
-from tests.ops.cases import Inputs, agree, case, inputs_for, pointers
+from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Pairs, gpu, make_plan
+from graphfusion.ops.hetero_attention.gpu import forms
+from tests.ops.cases import Inputs, agree, case, inputs_for, pointers, random_edges
 from tests.ops.interpreter import interpreted_kernels
 
 pytest.importorskip("triton")
@@ -37,9 +40,16 @@ def interpreter() -> Iterator[None]:
         yield
 
 
-def check(inputs: Inputs, mode: str, limit: float = LIMIT, **options: object) -> None:
+def calls() -> ModuleType:
+    """The module of calls, which loads Triton."""
+    from graphfusion.ops.hetero_attention.gpu import calls
+
+    return calls
+
+
+def check(inputs: Inputs, mode: str, limit: float = LIMIT, form: str = "walk", **options: object) -> None:
     """Kernels in float32 against the reference in float64: outputs and every gradient by name."""
-    found = inputs.to(torch.float32).run(mode, backend="triton", **options)
+    found = inputs.to(torch.float32).run(mode, backend=f"triton-{form}", **options)
     agree(found, inputs.to(torch.float64).run(mode, backend="reference", **options), limit)
 
 
@@ -91,7 +101,7 @@ def test_stored_in_half_precision() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         inputs = case(2, 8, "gat", edges=False)
         rounded = replace(inputs, value=[v.to(dtype).to(v.dtype) for v in inputs.value])
-        found = rounded.stored(dtype).run("gat", backend="triton")
+        found = rounded.stored(dtype).run("gat", backend="triton-walk")
         truth = rounded.to(torch.float64).run("gat", backend="reference")
         value = {name for name in truth[1] if name.startswith("value")}
         agree((found[0], {n: g for n, g in found[1].items() if n not in value}),
@@ -101,7 +111,7 @@ def test_stored_in_half_precision() -> None:
 
 def test_the_same_bits_twice() -> None:
     inputs = case(3, 7, "gatv2").to(torch.float32)
-    one, two = (inputs.run("gatv2", backend="triton", dropout=0.3, seed=SEED) for _ in range(2))
+    one, two = (inputs.run("gatv2", backend="triton-walk", dropout=0.3, seed=SEED) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
     assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
@@ -109,15 +119,15 @@ def test_the_same_bits_twice() -> None:
 def test_what_it_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = case(2, 4, "gat").to(torch.float32)
     with pytest.raises(
-        ConfigError, match=r"backend 'triton' cannot run: it does not choose the largest scores \(top_k\)"
+        ConfigError, match=r"backend 'triton-walk' cannot run: it does not choose the largest scores \(top_k\)"
     ):
-        inputs.run("gat", backend="triton", top_k=2)
+        inputs.run("gat", backend="triton-walk", top_k=2)
     with pytest.raises(ConfigError, match="float32 queries"):
-        inputs.to(torch.float64).run("gat", backend="triton")
+        inputs.to(torch.float64).run("gat", backend="triton-walk")
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert gpu.why_not() == ("" if torch.cuda.is_available() else "there is no GPU")
     with pytest.raises(ConfigError, match=r"there is no GPU|CUDA tensors only"):
-        inputs.run("gat", backend="triton")
+        inputs.run("gat", backend="triton-walk")
 
 
 def test_an_edge_list_that_names_an_edge_twice_counts_it_twice() -> None:
@@ -126,20 +136,96 @@ def test_an_edge_list_that_names_an_edge_twice_counts_it_twice() -> None:
         check(inputs_for(plan, {"a": 3}, 2, 4, mode), mode)
 
 
+def blocks(mode: str, heads: int, width: int, merged: bool = True) -> Inputs:
+    """Three samples of which one has no text and one more nodes than a block; all forms into the same type."""
+    ptr = pointers({"text": [0, 3, 21], "image": [2, 17, 5]})
+    sizes = {name: int(p[-1]) for name, p in ptr.items()}
+    listed = random_edges(ptr["image"], ptr["text"], 0.3, torch.Generator().manual_seed(2))
+    pairs: dict[tuple[str, str, str], Pairs] = {
+        ("image", "full", "text"): Dense(),
+        ("text", "others", "text"): Dense(False),
+        ("image", "masked", "text"): Bitmask.from_edges(listed, ptr["image"], ptr["text"]),
+        ("image", "listed", "text"): EdgeList(listed),
+        ("text", "full", "image"): Dense(),
+    }
+    return inputs_for(make_plan(sizes, pairs, ptr, merged), sizes, heads, width, mode, edges=False)
+
+
 @pytest.mark.parametrize("mode", ["gat", "gatv2", "dot"])
-def test_kernels_compile_ahead_of_time_without_spilling(mode: str) -> None:
-    """For the H200's architecture all passes, in mode `gat` the forward pass for those before and after it too: at most 168
-    registers a thread (four warps, three programs a multiprocessor at least) and next to no stack.
-    """
+def test_tiles_give_what_pairs_give(mode: str) -> None:
+    with mock.patch.object(calls().tiles, "forward", wraps=calls().tiles.forward) as launched:
+        check(blocks(mode, 2, 5), mode, form="tiles")
+        check(blocks(mode, 1, 3, merged=False), mode, form="tiles", dropout=0.3, seed=SEED)
+    assert [len(call.args[2]) for call in launched.call_args_list] == [3, 1, 3, 1]  # the listed relation is walked
+
+
+def test_the_linear_form_gives_what_pairs_give() -> None:
+    """Merged and not, with a slope of 0, far apart logits, and logits that are equal or add up to 0."""
+    two, one = blocks("gat", 2, 5), blocks("gat", 1, 3, merged=False)
+    apart = replace(one, key=[30 * k for k in one.key], query=[30 * q for q in one.query])
+    tied = replace(one, key=[k.round() for k in one.key], query=[q.round() for q in one.query])
+    with mock.patch.object(calls().scan, "forward", wraps=calls().scan.forward) as launched:
+        check(two, "gat", form="scan")
+        check(apart, "gat", form="scan", slope=0.0)
+        check(tied, "gat", form="scan", slope=1.0)
+    assert [len(call.args[2]) for call in launched.call_args_list] == [1] * 6
+
+
+def test_forms_take_samples_without_nodes() -> None:
+    for counts in ({"a": [0, 0], "b": [3, 2]}, {"a": [3, 2], "b": [0, 0]}, {"a": [0], "b": [0]}, {"a": [], "b": []}):
+        ptr = pointers(counts)
+        sizes = {name: int(p[-1]) for name, p in ptr.items()}
+        inputs = inputs_for(make_plan(sizes, {("a", "all", "b"): Dense()}, ptr), sizes, 2, 4, "gat")
+        for form in ("tiles", "scan"):
+            check(inputs, "gat", form=form)
+
+
+def test_the_form_that_costs_least_is_taken() -> None:
+    """Tiles where pairs are many, the linear form where they are very many, a walk over few edges."""
+
+    def chosen(sources: int, targets: int, mode: str = "gat", samples: int = 1, edges: int = 0) -> str:
+        size = forms.Size(sources, targets, samples, 8, 32, 2, edges)
+        linear = mode == "gat" and not edges
+        return forms.cheapest(forms.FORMS if linear else forms.FORMS[:2], size, mode, torch.device("cpu"))
+
+    assert chosen(196 * 64, 196 * 64, samples=64) == "tiles"
+    assert chosen(20_000, 20_000) == "scan"
+    assert chosen(20_000, 20_000, "dot") == "tiles"
+    assert chosen(20_000, 20_000, "dot", edges=160_000) == "walk"
+    plain = {"across": False, "shared": False, "dropout": False, "slope": 0.2, "loops": True}
+    assert forms.able_to("dense", "gat", 32, **plain) == ("walk", "tiles", "scan")
+    for change in ({"dropout": True}, {"slope": 1.5}, {"loops": False}):
+        assert forms.able_to("dense", "gat", 32, **{**plain, **change}) == ("walk", "tiles")
+    for change in ({"across": True}, {"shared": True}):
+        assert forms.able_to("dense", "gat", 32, **{**plain, **change}) == ("walk",)
+    assert forms.able_to("csr", "gat", 32, **plain) == forms.able_to("dense", "gat", 256, **plain) == ("walk",)
+
+
+REGISTERS = {"walk": 168, "tiles": 255, "scan": 128}
+"""A thread's, at most: three programs of four warps a multiprocessor, one of eight, four of four."""
+SCAN = ["rank", "running", "combine", "backward_targets", "backward_sources"]
+WALK = ["forward", "backward_targets", "backward_sources"]
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "archs", "kernels"),
+    [
+        ("walk", "gat", [90], WALK), ("walk", "gatv2", [90], WALK), ("walk", "dot", [90], WALK),
+        ("tiles", "gat", [90], WALK), ("tiles", "dot", [80, 90, 100], WALK), ("tiles", "gatv2", [90], WALK),
+        ("scan", "gat", [80, 90, 100], SCAN),
+    ],
+)  # fmt: skip
+def test_kernels_compile_ahead_of_time_without_spilling(
+    form: str, mode: str, archs: list[int], kernels: list[str]
+) -> None:
+    """For the H200's architecture, some for those before and after it too: bounds on registers, next to no stack."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.ahead", mode],
+        [sys.executable, "-m", "tests.ops.ahead", form, mode, *map(str, archs)],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
         env={**os.environ, "TRITON_INTERPRET": "0"},
     )  # fmt: skip
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = {("forward", 90), ("backward_targets", 90), ("backward_sources", 90)}
-    others = {("forward", 80), ("forward", 100)} if mode == "gat" else set()
-    assert {(m["kernel"], m["arch"]) for m in made} == expected | others
+    assert sorted((m["kernel"], m["arch"]) for m in made) == sorted((k, a) for k in kernels for a in archs)
     for m in made:
-        assert m["registers"] <= 168, m
+        assert m["registers"] <= REGISTERS[form], m
         assert m["stack"] <= 64, m

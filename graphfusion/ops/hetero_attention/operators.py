@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphfusion.errors import ConfigError, GraphError, unknown_name
 from graphfusion.ops.hetero_attention import cpu, gemm, gpu, library, reference
+from graphfusion.ops.hetero_attention.gpu.forms import FORMS
 from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout, width_of
 
 MODES = cpu.MODES
@@ -24,8 +25,12 @@ BACKENDS = ("cpu", "triton", "reference")
 measured.
 """
 
-KERNELS: dict[str, Any] = {"cpu": cpu, "triton": gpu}
-"""Backends with `forward` and `backward` of their own."""
+KERNELS: dict[str, Any] = {
+    "cpu": cpu, "triton": gpu.Backend(), **{f"triton-{form}": gpu.Backend(form) for form in FORMS},
+}  # fmt: skip
+"""Backends with `forward` and `backward` of their own; `triton` evaluates each relation the way that costs least, `triton-walk`,
+`triton-tiles` and `triton-scan` as they say, where a relation can be evaluated so.
+"""
 
 _ARGUMENTS = (
     "Tensor[] value, Tensor[] key, Tensor[] query, Tensor? att, Tensor[] edge, Tensor[] index, int[] layout, str mode, "
@@ -99,8 +104,9 @@ def hetero_attention(
         dropout: probability with which a weight is zeroed (the rest scaled up); drawn from `seed` by counting.
         seed: (1,) int64; drawn from PyTorch's generator if not given.
         top_k: keep of each (target, relation, head) only the `top_k` largest scores; 0 keeps all.
-        backend: `auto`, `cpu` (C++ kernels), `triton` (kernels for a GPU) or `reference` (plain PyTorch; derivatives of any
-            order).
+        backend: `auto`, `cpu` (C++ kernels), `triton` (kernels for a GPU, each relation the way that costs least;
+            `triton-walk`, `triton-tiles`, `triton-scan` for one way, where a relation can be evaluated so) or `reference`
+            (plain PyTorch; derivatives of any order).
 
     Raises:
         GraphError: shapes, types or devices contradict the plan, or an edge ties two samples.
@@ -156,14 +162,15 @@ def backends() -> dict[str, str]:
 
 
 def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
-    if name not in ("auto", *BACKENDS):
-        raise ConfigError(unknown_name("backend", name, ("auto", *BACKENDS)))
+    if name not in ("auto", "reference", *KERNELS):
+        raise ConfigError(unknown_name("backend", name, ("auto", "reference", *KERNELS)))
     if name == "reference" or torch.compiler.is_exporting():
         return "reference"
     if torch.compiler.is_compiling():
         return name  # a trace cannot look for kernels; the operator chooses when it runs
-    reason = gpu.why_not_this(value, query, top_k) if name == "triton" else cpu.why_not_this(value, query)
-    if name in ("cpu", "triton"):
+    triton = name.startswith("triton")
+    reason = gpu.why_not_this(value, query, top_k) if triton else cpu.why_not_this(value, query)
+    if name in KERNELS:
         if reason:
             raise ConfigError(f"backend {name!r} cannot run: {reason}.")
         return name

@@ -38,15 +38,20 @@ def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -
     return "it does not choose the largest scores (top_k)" if top_k else ""
 
 
-def forward(*arguments: Any) -> list[Tensor]:
-    """Outputs of each node type; arguments as of `reference.attention`."""
-    from graphfusion.ops.hetero_attention.gpu import calls
+class Backend:
+    """Triton kernels as a backend; `form`: how every relation is evaluated that can be (see `forms`), "" for the cheapest."""
 
-    return calls.forward(*arguments)
+    def __init__(self, form: str = "") -> None:
+        self.form = form
 
+    def forward(self, *arguments: Any) -> list[Tensor]:
+        """Outputs of each node type; arguments as of `reference.attention`."""
+        from graphfusion.ops.hetero_attention.gpu.calls import Call
 
-def backward(*arguments: Any) -> list[Tensor]:
-    """Gradients of value, key, query, att (if there is one) and edge, one after another; arguments as of `cpu.backward`."""
-    from graphfusion.ops.hetero_attention.gpu import calls
+        return Call(self.form, *arguments).forward()
 
-    return calls.backward(*arguments)
+    def backward(self, grad: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
+        """Gradients of value, key, query, att (if there is one) and edge, one after another."""
+        from graphfusion.ops.hetero_attention.gpu.calls import Call
+
+        return Call(self.form, *arguments).backward(grad)

@@ -1,0 +1,114 @@
+"""How a relation is evaluated on a GPU, and which way costs least.
+
+`walk` looks at each edge on its own; `tiles` multiplies blocks of targets × sources, edges or not, on tensor cores; `scan` is
+the linear form of dense `gat` relations. Costs are counted, not measured: what has to be moved and multiplied over what the
+device does in a second.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from graphfusion.ops.hetero_attention.gpu.config import tiled
+
+FORMS = ("walk", "tiles", "scan")
+WIDEST = 128
+"""Columns of a head that a tile has registers for."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a microsecond: bytes from its second-level cache and from its memory, products of matrices, and
+    other operations; and microseconds from one launch to the next.
+    """
+
+    cache: float
+    memory: float
+    products: float
+    operations: float
+    launch: float
+
+
+RATES = {
+    80: Rates(cache=4.0e6, memory=1.5e6, products=50e6, operations=15e6, launch=4.0),
+    90: Rates(cache=5.5e6, memory=4.0e6, products=160e6, operations=50e6, launch=4.0),
+    100: Rates(cache=10e6, memory=7.0e6, products=400e6, operations=70e6, launch=4.0),
+}
+"""By architecture, from data sheets, a third of the peak for products (float32 in three tf32 parts); a device between two is
+taken for the older.
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Nodes of both ends over all samples, samples, heads, width of a head, bytes of a number of a value row; edges where
+    they are listed or follow from a rule, else 0: all pairs.
+    """
+
+    sources: int
+    targets: int
+    samples: int
+    heads: int
+    width: int
+    bytes: int
+    edges: int = 0
+
+    @property
+    def pairs(self) -> float:
+        """Pairs within samples, if samples are alike."""
+        return self.sources * self.targets / self.samples
+
+    @property
+    def padded(self) -> float:
+        """The same with the nodes of a sample rounded up to whole blocks."""
+        block = tiled(self.width)
+        sides = ((self.targets, block["M"]), (self.sources, block["K"]))
+        return self.samples * math.prod(-(-nodes // (self.samples * size)) * size for nodes, size in sides)
+
+
+def able_to(
+    kind: str, mode: str, width: int, *, across: bool, shared: bool, dropout: bool, slope: float, loops: bool
+) -> tuple[str, ...]:
+    """Forms that can evaluate a relation; the first always can."""
+    if across or shared or width > WIDEST or kind not in ("dense", "broadcast", "bitmask"):
+        return FORMS[:1]
+    linear = kind == "dense" and mode == "gat" and loops and not dropout and 0 <= slope <= 1
+    return FORMS if linear else FORMS[:2]
+
+
+def cost(form: str, size: Size, mode: str, rates: Rates) -> float:
+    """Microseconds of a forward pass."""
+    columns = max(16, size.width)
+    if form == "walk":  # a key and a row an edge, each target again; a score is a product where keys are rows
+        edges = size.heads * (size.edges or size.pairs)
+        moved = edges * size.width * size.bytes * (1 if mode == "gat" else 2)
+        return rates.launch + moved / rates.cache + edges * 2 * size.width / rates.operations
+    if form == "tiles":
+        pairs = size.heads * size.padded
+        products = pairs * 2 * columns * (2 if mode == "dot" else 1)
+        others = pairs * (12 + (4 * size.width if mode == "gatv2" else 0))
+        moved = pairs / tiled(columns)["M"] * size.width * size.bytes
+        return rates.launch + products / rates.products + others / rates.operations + moved / rates.cache
+    nodes = size.heads * (size.sources + size.targets)
+    ranking = size.heads * size.sources * (size.sources / size.samples) * 3 / rates.operations
+    chain = size.sources / size.samples / 64  # running sums go from block to block
+    return 3 * rates.launch + ranking + nodes * size.width * 4 * 4 / rates.memory + chain
+
+
+def cheapest(able: tuple[str, ...], size: Size, mode: str, device: torch.device) -> str:
+    """The form with the least cost among those that can."""
+    if len(able) == 1:
+        return able[0]
+    rates = rates_of(torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0))
+    return min(able, key=lambda form: cost(form, size, mode, rates))
+
+
+@cache
+def rates_of(capability: tuple[int, int]) -> Rates:
+    """Of the newest architecture that is not newer than this one; of the oldest, if all are."""
+    number = 10 * capability[0] + capability[1]
+    return RATES[max((arch for arch in RATES if arch <= number), default=min(RATES))]
