@@ -13,8 +13,7 @@ from torch.nn.functional import pad
 from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention.library import kernels, lanes, why_not
 from graphfusion.ops.hetero_attention.pairs import KINDS
-from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
-from graphfusion.ops.hetero_attention.reference import TWO_SAMPLES
+from graphfusion.ops.hetero_attention.plan import TWO_SAMPLES, Row, outputs_of, read_layout, width_of
 
 MODES = ("gat", "gatv2", "dot")
 MOST_HEADS = 16
@@ -182,7 +181,7 @@ class _Call:
             parts = (self.value, self.key, self.query, self.out, self.grad, self.dvalue, self.dkey, self.dquery)
             numbers += [_place(self.index[t]), *(_place(part[t] if part else None) for part in parts)]
         for r, row in enumerate(self.rows):
-            numbers += [*_row_numbers(row), *(_place(t) for t in row.tensors), *[0] * (2 - len(row.tensors))]
+            numbers += [*_row_numbers(row), *(_place(t) for t in (*row.tensors, None, None)[:2])]
             has = bool(self.edge) and self.edge[r].numel() > 0
             numbers += [_place(self.edge[r]) if has else 0, _place(self.dedge[r]) if has and self.dedge else 0]
             numbers.append(int(self.linear[r]))

@@ -1,4 +1,4 @@
-"""Lists and pointers as kernels read them: int32, sorted by target, checked.
+"""Lists and pointers as kernels read them: int32, sorted by target (on a GPU by source too), checked.
 
 As operators for traces; called plainly elsewhere, since passing through an operator takes longer than the work.
 Letters: `E` edges of a relation.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,14 @@ from torch import Tensor
 from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention import library
 
+Lists = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""See `index_edges`."""
 
-def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges (2, E) → ptr (targets + 1,) int32, sources by target (E,) int32, their places in the list (E,) int64.
+
+def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
+    """Edges (2, E) → ptr (targets + 1,) int32, sources by target (E,) int32, their places in the given list (E,) int64; and for
+    kernels that walk from the source, empty on a CPU, where those turn lists over themselves: begins (sources + 1,) int32,
+    targets by source (E,) int32, their places in the list by target (E,) int32.
 
     Raises:
         GraphError: an edge names a node that is not there; `name` is that of the relation.
@@ -25,11 +31,25 @@ def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[T
     if torch.compiler.is_exporting():  # what the operator gives, in ATen, unchecked
         order = torch.argsort(edges[1], stable=True)
         bounds = torch.arange(targets + 1, device=edges.device)
-        return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order
+        return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order, *_nothing(edges)
     if torch.compiler.is_compiling():
-        found: tuple[Tensor, Tensor, Tensor] = torch.ops.graphfusion.index_edges(edges, sources, targets, name)
+        found: Lists = torch.ops.graphfusion.index_edges(edges, sources, targets, name)
         return found
     return _index_edges(edges, sources, targets, name)
+
+
+def by_source(ptr: Tensor, source: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A list by target turned over: the last three of `index_edges`."""
+    numbers = torch.arange(len(ptr) - 1, device=ptr.device, dtype=torch.int32)
+    target = torch.repeat_interleave(numbers, ptr.diff(), output_size=len(source))
+    order = torch.argsort(source, stable=True)
+    bounds = torch.arange(sources + 1, device=ptr.device, dtype=torch.int32)
+    return torch.searchsorted(source[order], bounds, out_int32=True), target[order], order.int()
+
+
+def _nothing(edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (edges.new_empty(0, dtype=torch.int32) for _ in range(3))
+    return first, second, third
 
 
 def index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
@@ -46,7 +66,7 @@ def index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
     return _index_numbers(numbers, least, end, what)
 
 
-def _by_kernel(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def _by_kernel(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
     edges = edges.long().contiguous()
     count = edges.shape[1]
     ptr = torch.empty(targets + 1, dtype=torch.int32)
@@ -56,7 +76,7 @@ def _by_kernel(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Te
     bad = library.kernels().graphfusion_index(ctypes.c_void_p(edges.data_ptr()), *numbers, *places)
     if bad >= 0:
         raise GraphError(out_of_range(name, int(bad), edges[:, bad].tolist(), sources, targets))
-    return ptr, source, order
+    return ptr, source, order, *_nothing(edges)
 
 
 def out_of_range(name: str, place: int, edge: Sequence[int], sources: int, targets: int) -> str:
@@ -67,7 +87,7 @@ def out_of_range(name: str, place: int, edge: Sequence[int], sources: int, targe
     )
 
 
-def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
     if edges.device.type == "cpu" and not library.why_not():
         return _by_kernel(edges, sources, targets, name)
     edges = edges.long()
@@ -78,7 +98,8 @@ def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> tuple[
         raise GraphError(out_of_range(name, place, edges[:, place].tolist(), sources, targets))
     order = torch.argsort(edges[1], stable=True)
     ptr = torch.nn.functional.pad(torch.bincount(edges[1], minlength=targets).cumsum(0), (1, 0))
-    return ptr.int(), edges[0][order].int(), order
+    ptr, source = ptr.int(), edges[0][order].int()
+    return ptr, source, order, *(_nothing(edges) if edges.device.type == "cpu" else by_source(ptr, source, sources))
 
 
 def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
@@ -97,13 +118,14 @@ _NUMBERS = torch.library.custom_op("graphfusion::index_numbers", _index_numbers,
 
 
 @_EDGES.register_fake
-def _(edges: Tensor, sources: int, targets: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def _(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
     count = edges.shape[1]
-    return (
-        edges.new_empty(targets + 1, dtype=torch.int32),
-        edges.new_empty(count, dtype=torch.int32),
-        edges.new_empty(count, dtype=torch.int64),
-    )
+    turned = _nothing(edges) if edges.device.type == "cpu" else _lists(edges, sources + 1, count, count)
+    return *_lists(edges, targets + 1, count), edges.new_empty(count, dtype=torch.int64), *turned
+
+
+def _lists(edges: Tensor, *sizes: int) -> Any:
+    return tuple(edges.new_empty(size, dtype=torch.int32) for size in sizes)
 
 
 @_NUMBERS.register_fake

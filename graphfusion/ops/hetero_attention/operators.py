@@ -123,7 +123,10 @@ def hetero_attention(
     if seed is not None and seed.numel() != 1:
         raise GraphError(f"seed: expected one whole number (1,), got {tuple(seed.shape)}.")
     if seed is None:
-        seed = torch.randint(2**62, (1,)) if dropout else torch.zeros(1, dtype=torch.int64)
+        device = query[0].device if query else None  # on a GPU a number from elsewhere would have to be sent
+        seed = (
+            torch.randint(2**62, (1,), device=device) if dropout else torch.zeros(1, dtype=torch.int64, device=device)
+        )
     rest = (att, extra, list(plan.index), list(plan.layout), mode, slope, dropout, seed, top_k, across)
     if chosen == "reference" and (torch.compiler.is_exporting() or not torch.compiler.is_compiling()):
         return reference.attention(value, key, query, *rest)[0]

@@ -228,10 +228,10 @@ KINDS: Sequence[str] = ("csr", "dense", "broadcast", "window", "grid", "bitmask"
 
 
 def pairs_of(kind: str, parameters: Sequence[int], tensors: Sequence[Tensor]) -> Pairs:
-    """Pairs from what `parameters` and `tensors` gave (for an edge list: its targets' `ptr` and its sources)."""
+    """Pairs from what `parameters` and `tensors` gave (for an edge list: what `index_edges` gave)."""
     p = list(parameters)
     if kind == "csr":
-        ptr, source = tensors
+        ptr, source, *_ = tensors
         target = torch.repeat_interleave(
             torch.arange(len(ptr) - 1, device=ptr.device), ptr.diff().long(), output_size=len(source)
         )

@@ -19,6 +19,7 @@ Relation = tuple[str, str, str]
 """(source node type, name, target node type)."""
 
 HEADER, FIELDS, PARAMETERS = 3, 10, 4
+TWO_SAMPLES = "an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr."
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Row:
         """(2, E) of its edges, sorted by target; `index` is the plan's."""
         pairs = pairs_of(self.kind, self.parameters, self.tensors)
         return pairs.edge_index(index[self.source].long(), index[self.target].long())
+
+    def check_samples(self, index: Sequence[Tensor]) -> None:
+        """GraphError if an edge ties nodes of two samples, as the kernels raise it; no rule does. Waits for the device."""
+        if self.kind in ("csr", "bitmask") and len(index[0]) > 2:
+            source, target = self.edge_index(index)
+            ends = ((source, self.source), (target, self.target))
+            there, here = (torch.bucketize(nodes, index[t][1:].long(), right=True) for nodes, t in ends)
+            if bool((there != here).any()):
+                raise GraphError(TWO_SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def width_of(value: Sequence[Tensor]) -> int:
     return next((v.shape[3] for v in value if v.shape[1]), value[0].shape[3])
 
 
-TENSORS = {"csr": 2, "dense": 0, "broadcast": 0, "window": 0, "grid": 1, "bitmask": 2}
+TENSORS = {"csr": 5, "dense": 0, "broadcast": 0, "window": 0, "grid": 1, "bitmask": 2}
 """How many index tensors each kind of pairs has."""
 
 
@@ -126,9 +136,9 @@ def make_plan(
         merged: add the messages of all relations into a node.
 
     Raises:
-        GraphError: an edge list is not (2, E) of whole numbers, names a node that is not there, or lies on another
-            device than `ptr`; `ptr`, the columns of a grid or the starts of a mask do not fit; a relation names an
-            unknown type.
+        GraphError: an edge list is not (2, E) of whole numbers, names a node that is not there, lies on another device than
+            `ptr` or, on a GPU, ties two samples (on a CPU an operator looks when it runs); `ptr`, the columns of a grid or the
+            starts of a mask do not fit; a relation names an unknown type.
     """
     names = tuple(sizes)
     device = next((t.device for t in (ptr or {}).values()), None) or _device_of(pairs)
@@ -151,10 +161,15 @@ def make_plan(
         entered[target] += 1
         if isinstance(what, EdgeList):
             check_edges(relation, what.index, device)
-            first, found, order[relation] = index_edges(what.index, sizes[source], sizes[target], str(relation))
-            index += [first, found]
+            first, found, order[relation], *turned = index_edges(
+                what.index, sizes[source], sizes[target], str(relation)
+            )
+            index += [first, found, *turned]
         else:
             index += _rule_tensors(relation, what, sizes[target], len(index[0]) - 1)
+    if device.type == "cuda" and not torch.compiler.is_compiling():  # on a CPU the kernels look
+        for row in read_layout(layout, index):
+            row.check_samples(index)
     return Plan(names, tuple(pairs), tuple(layout), tuple(index), tuple(sizes.values()), order)
 
 

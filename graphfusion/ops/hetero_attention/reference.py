@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
-from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
-
-TWO_SAMPLES = "an edge ties nodes of two samples, which ptr keeps apart; check edges against ptr."
 
 
 def project(x: Sequence[Tensor], weight: Sequence[Tensor], bias: Sequence[Tensor], of: Sequence[int]) -> list[Tensor]:
@@ -45,8 +42,8 @@ def attention(
     heads = query[0].shape[2]
     ends = [row.edge_index(index) for row in rows]
     if not torch.compiler.is_exporting():
-        for row, (source, target) in zip(rows, ends, strict=True):
-            check_samples(row, source, target, index)
+        for row in rows:
+            row.check_samples(index)
     scores = []
     for r, (row, (source, target)) in enumerate(zip(rows, ends, strict=True)):
         extra = edge[r] if edge and edge[r].numel() else None
@@ -74,15 +71,6 @@ def attention(
         flat = outs[row.target].flatten(0, 1)
         outs[row.target] = flat.index_add(0, target * width + place, message).view_as(outs[row.target])
     return outs, weights
-
-
-def check_samples(row: Row, source: Tensor, target: Tensor, index: Sequence[Tensor]) -> None:
-    """GraphError if an edge ties nodes of two samples, as the kernels raise it."""
-    there, here = (
-        torch.bucketize(n, index[t][1:].long(), right=True) for n, t in ((source, row.source), (target, row.target))
-    )
-    if bool((there != here).any()):
-        raise GraphError(TWO_SAMPLES)
 
 
 def _scores(

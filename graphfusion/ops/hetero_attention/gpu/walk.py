@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphfusion.ops.hetero_attention.gpu.config import power, walked
 from graphfusion.ops.hetero_attention.gpu.kernels import walk as kernels
+from graphfusion.ops.hetero_attention.index import by_source
 from graphfusion.ops.hetero_attention.plan import Row
 
 if TYPE_CHECKING:
@@ -97,10 +98,8 @@ def _by_source(row: Row, sources: int, any_tensor: Tensor) -> tuple[Tensor, Tens
     if row.kind != "csr":
         first, second = (*row.tensors, any_tensor, any_tensor)[:2]
         return first, second, any_tensor, any_tensor
-    first, source = row.tensors
-    target = torch.repeat_interleave(
-        torch.arange(len(first) - 1, device=first.device, dtype=torch.int32), first.diff(), output_size=len(source)
-    )
-    order = torch.argsort(source, stable=True)
-    begins = torch.searchsorted(source[order], torch.arange(sources + 1, device=first.device, dtype=torch.int32))
-    return first, target[order], order.int(), begins.int()
+    first, source, *turned = row.tensors
+    if not len(turned[0]):  # a plan that was made on a CPU
+        turned = list(by_source(first, source, sources))
+    begins, target, place = turned
+    return first, target, place, begins
