@@ -26,10 +26,12 @@ lint: $(READY)  ## style, types, and imports that go down only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-gpu:  ## on a machine with a GPU and no installs: the GPU tests, then the demo on the GPU against the CPU
-	PYTHONPATH=. python3 -m pytest -q -m gpu -o filterwarnings=default tests
-	PYTHONPATH=. python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
-	PYTHONPATH=. python3 benchmarks/attention.py --device cuda
+gpu: export PYTHONPATH := .
+gpu: export GRAPHFUSION_ATTENTION := triton
+gpu:  ## on a machine with a GPU and no installs: its tests, the demo on it, and the attention beside its peers
+	python3 -m pytest -q -m gpu -o filterwarnings=default tests
+	python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
+	python3 benchmarks/attention.py --device cuda
 
 tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/engine.py --table

@@ -4,7 +4,7 @@
     python benchmarks/attention.py                                # everything; about 25 minutes on 2 cores
     python benchmarks/attention.py --table                        # the Markdown again, from the newest CSV alone
     python benchmarks/attention.py --profile "graphfusion gat" M topk    # where the time of one row goes
-    PYTHONPATH=. python3 benchmarks/attention.py --device cuda    # on a GPU machine
+    PYTHONPATH=. python3 benchmarks/attention.py --device cuda    # on a GPU machine; attention runs on the Triton kernels
 
 One layer is PyG's `HeteroConv(sum)` of one convolution for each of 16 relations (`attention_graphs.py`); every row takes
 x[type] (N, D) and gives messages[type] (N, D) (`attention_peers.py`). Forward runs without gradients, forward + backward
@@ -284,7 +284,8 @@ def check(graph: Graph, options: Options) -> dict[str, float]:
     samples = max(1, int(graph.size.samples * share))
     if samples < graph.size.samples:
         graph = make_graph(replace(graph.size, samples=samples), graph.cross, options.seed).to(options.device)
-    errors = peers.check_parity(graph, [n for n in peers.ROWS if n not in options.without])
+    here = [n for n, row in peers.ROWS.items() if n not in options.without and row.device in ("", options.device)]
+    errors = peers.check_parity(graph, here)
     found = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
     print(f"  parity on {samples} samples, largest errors: {found}", flush=True)
     collect()
@@ -571,6 +572,7 @@ def environment(options: Options) -> Record:
         "device": options.device,
         "cores": os.cpu_count(),
         "threads": options.threads,
+        "attention": os.environ.get("GRAPHFUSION_ATTENTION", "auto"),
         "allocator": options.allocator,
         "torch": torch.__version__,
         "torch_geometric": version("torch-geometric"),
@@ -900,6 +902,8 @@ def main() -> int:
         show(table(read_csv(path)), path)
         return 0
     torch.set_num_threads(a.threads)
+    if a.device == "cuda":
+        os.environ.setdefault("GRAPHFUSION_ATTENTION", "triton")
     if a.profile:
         set_allocator(ALLOCATORS[a.allocator])
         print(profile(*a.profile, options_of(a)))

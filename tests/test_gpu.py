@@ -10,15 +10,20 @@ import pytest
 import torch
 
 import graphfusion as gf
+from graphfusion.errors import GraphError
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
+from graphfusion.nn import HeteroAttention
+from graphfusion.ops.hetero_attention import Dense, EdgeList, Window, make_plan
+from graphfusion.ops.hetero_attention.index import by_source
 from tests.conftest import SCHEMA, make_rows
-from tests.ops.cases import agree, case
+from tests.ops.cases import agree, case, inputs_for
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
+FORMS = ("triton-walk", "triton-tiles", "triton-scan")
 COLUMNS = {**SCHEMA.inputs, **SCHEMA.targets}
 
 
@@ -45,19 +50,93 @@ def test_the_gpu_gives_the_cpu_s_states_and_gradients(
 @pytest.mark.parametrize("options", [{}, {"across": True}, {"dropout": 0.3, "seed": torch.tensor([5])}], ids=str)
 @pytest.mark.parametrize("merged", [True, False])
 @pytest.mark.parametrize("mode", ["gat", "gatv2", "dot"])
-def test_triton_kernels_agree_with_the_reference(mode: str, merged: bool, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("backend", ["triton", *FORMS])
+def test_triton_kernels_agree_with_the_reference(
+    backend: str, mode: str, merged: bool, options: dict[str, Any]
+) -> None:
     for heads, width in ((3, 7), (8, 32), (1, 64)):
         inputs = case(heads, width, mode, merged=merged)
         truth = inputs.to(torch.float64).run(mode, backend="reference", **options)
-        found = inputs.to(torch.float32).on("cuda").run(mode, backend="triton", **options)
+        found = inputs.to(torch.float32).on("cuda").run(mode, backend=backend, **options)
         agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
 
 
-def test_triton_kernels_give_the_same_bits_twice() -> None:
-    inputs = case(8, 32, "gatv2").to(torch.float32).on("cuda")
-    one, two = (inputs.run("gatv2", backend="triton") for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
-    assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
+@pytest.mark.parametrize("nodes", [130, 2_000])
+@pytest.mark.parametrize("backend", FORMS)
+def test_large_dense_relations_agree_with_the_cpu(backend: str, nodes: int) -> None:
+    ptr = {"a": torch.tensor([0, nodes]), "b": torch.tensor([0, nodes // 2])}
+    sizes = {"a": nodes, "b": nodes // 2}
+    plan = make_plan(sizes, {("a", "all", "b"): Dense(), ("b", "all", "a"): Dense()}, ptr)
+    inputs = inputs_for(plan, sizes, 4, 32, "gat").to(torch.float32)
+    truth = inputs.run("gat", backend="cpu")
+    found = inputs.on("cuda").run("gat", backend=backend)
+    agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
+
+
+@pytest.mark.parametrize("backend", FORMS)
+def test_triton_kernels_give_the_same_bits_twice(backend: str) -> None:
+    for mode in ("gat", "gatv2"):
+        inputs = case(8, 32, mode).to(torch.float32).on("cuda")
+        one, two = (inputs.run(mode, backend=backend) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
+        assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
+
+
+def test_a_plan_on_the_gpu_is_that_of_the_cpu_and_refuses_what_ties_samples() -> None:
+    ptr = {"a": torch.tensor([0, 3, 5])}
+    edges = torch.tensor([[2, 0, 0, 4, 3], [0, 2, 1, 3, 3]])
+    plans = [
+        make_plan({"a": 5}, {("a", "r", "a"): EdgeList(edges.to(d))}, {"a": ptr["a"].to(d)}) for d in ("cpu", "cuda")
+    ]
+    for cpu, cuda in zip(plans[0].index[:3], plans[1].index[:3], strict=True):
+        assert torch.equal(cpu, cuda.cpu())
+    turned = by_source(plans[0].index[1], plans[0].index[2], 5)
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(turned, plans[1].index[3:], strict=True))
+    with pytest.raises(GraphError, match="ties nodes of two samples"):
+        wrong = EdgeList(torch.tensor([[0], [4]], device="cuda"))
+        make_plan({"a": 5}, {("a", "r", "a"): wrong}, {"a": ptr["a"].cuda()})
+
+
+def test_a_layer_is_recorded_as_a_cuda_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward without a launch from Python give what they give with them."""
+    monkeypatch.setenv("GRAPHFUSION_ATTENTION", "triton")
+    ptr = {"a": torch.tensor([0, 40, 70], device="cuda")}
+    edges = torch.stack([torch.randint(40, (200,)), torch.randint(40, (200,))]).cuda()
+    pairs = {("a", "near", "a"): Window(-2, 2), ("a", "all", "a"): Dense(), ("a", "listed", "a"): EdgeList(edges)}
+    layer = HeteroAttention(["a"], list(pairs), 32, 4, "gat").cuda()
+    plans = layer.plans({"a": 70}, pairs, ptr)
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer([x], plans, {})["a"]
+
+    x = torch.randn(70, 32, device="cuda", requires_grad=True)
+    plain = Step()(x)
+    (expected,) = torch.autograd.grad(plain.square().sum(), x)
+    recorded = torch.cuda.make_graphed_callables(Step(), (torch.randn_like(x, requires_grad=True),))
+    found = recorded(x)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("attention", ["reference", "triton"])
+def test_the_whole_model_compiles_and_takes_autocast(
+    attention: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHFUSION_ATTENTION", attention)
+    builder, model = make_test_model("hub")
+    batch = builder.build([s.tokens for s in samples]).to("cuda")
+    model.to("cuda").eval()
+    expected = model(batch).unified
+    with torch.autocast("cuda", torch.bfloat16):
+        low = model(batch).unified
+    torch.testing.assert_close(low.float(), expected, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(torch.compile(model)(batch).unified, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_fit_on_the_gpu_answers_and_loads_on_the_cpu(tmp_path: Any) -> None:

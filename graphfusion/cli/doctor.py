@@ -55,7 +55,8 @@ def backends() -> list[str]:
     return [
         *lines,
         f"CUDA device: {torch.cuda.get_device_name()}",
-        "on CUDA attention runs in plain PyTorch (reference); Triton kernels (backend='triton') wait to be measured",
+        "on CUDA attention runs in plain PyTorch (reference), or with GRAPHFUSION_ATTENTION=triton in the environment on kernels "
+        "that wait to be measured",
     ]
 
 

@@ -7,6 +7,7 @@ outputs of a type (merged: 1 if anything enters it; else Q), `H` heads, `C` widt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -21,9 +22,10 @@ from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, re
 
 MODES = cpu.MODES
 BACKENDS = ("cpu", "triton", "reference")
-"""Backends by name. `auto` takes `cpu` where that can run, else `reference`; `triton` must be asked for until it has been
-measured.
+"""Backends by name. `auto` takes the one that the environment variable `PREFERRED` names, where it can run, else `cpu`, else
+`reference`; `triton` must be asked for so, or by name, until it has been measured.
 """
+PREFERRED = "GRAPHFUSION_ATTENTION"
 
 KERNELS: dict[str, Any] = {
     "cpu": cpu, "triton": gpu.Backend(), **{f"triton-{form}": gpu.Backend(form) for form in FORMS},
@@ -104,7 +106,7 @@ def hetero_attention(
         dropout: probability with which a weight is zeroed (the rest scaled up); drawn from `seed` by counting.
         seed: (1,) int64; drawn from PyTorch's generator if not given.
         top_k: keep of each (target, relation, head) only the `top_k` largest scores; 0 keeps all.
-        backend: `auto`, `cpu` (C++ kernels), `triton` (kernels for a GPU, each relation the way that costs least;
+        backend: `auto` (see `BACKENDS`), `cpu` (C++ kernels), `triton` (kernels for a GPU, each relation the way that costs least;
             `triton-walk`, `triton-tiles`, `triton-scan` for one way, where a relation can be evaluated so) or `reference`
             (plain PyTorch; derivatives of any order).
 
@@ -171,13 +173,23 @@ def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k:
         return "reference"
     if torch.compiler.is_compiling():
         return name  # a trace cannot look for kernels; the operator chooses when it runs
-    triton = name.startswith("triton")
-    reason = gpu.why_not_this(value, query, top_k) if triton else cpu.why_not_this(value, query)
     if name in KERNELS:
-        if reason:
+        if reason := _why_not(name, value, query, top_k):
             raise ConfigError(f"backend {name!r} cannot run: {reason}.")
         return name
-    return "reference" if reason else "cpu"
+    preferred = os.environ.get(PREFERRED, "auto")
+    if preferred not in ("auto", "reference", *KERNELS):
+        raise ConfigError(unknown_name(f"backend in {PREFERRED}", preferred, ("auto", "reference", *KERNELS)))
+    if preferred == "reference":
+        return preferred
+    able = (k for k in (preferred, "cpu") if k in KERNELS and not _why_not(k, value, query, top_k))
+    return next(able, "reference")
+
+
+def _why_not(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
+    """Why kernels cannot take these tensors; "" if they can."""
+    triton = name.startswith("triton")
+    return gpu.why_not_this(value, query, top_k) if triton else cpu.why_not_this(value, query)
 
 
 def _check(
