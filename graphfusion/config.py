@@ -50,7 +50,8 @@ class TrainingConfig:
     `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
     `patience` is in epochs, `time_limit` in seconds (0: none), `warmup` a share of all steps.
     `save_every`: seconds between checkpoints within an epoch, beside the one at its end. `worker_timeout`: seconds after
-    which a worker of the loader that gives nothing counts as hanging.
+    which a worker of the loader that gives nothing counts as hanging. `deterministic`: on a GPU too, the same fit gives the same
+    bits, at some cost in speed; on a CPU it does anyway.
     """
 
     optimizer: str = "adamw"
@@ -73,11 +74,12 @@ class TrainingConfig:
     worker_timeout: float = 300.0
     save_every: float = 900.0
     device: str = "auto"
+    deterministic: bool = False
 
 
 POLICIES = ("error", "skip", "missing")
 """What a cell that cannot be read does: stop, leave its row out, or count as missing."""
-FREE = ("time_limit", "workers", "worker_timeout", "save_every", "device")
+FREE = ("time_limit", "workers", "worker_timeout", "save_every", "device", "deterministic")
 """Training settings that do not change what a fit gives; a resumed fit may have others."""
 
 

@@ -14,16 +14,16 @@ from graphfusion.errors import GraphError
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import HeteroAttention
-from graphfusion.ops.hetero_attention import Dense, EdgeList, Window, make_plan
+from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Grid, Pairs, Window, make_plan
 from graphfusion.ops.hetero_attention.index import by_source
+from graphfusion.training.transfer import ahead
 from tests.conftest import SCHEMA, make_rows
-from tests.ops.cases import agree, case, inputs_for
+from tests.ops.cases import agree, inputs_for, pointers, random_edges
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
-FORMS = ("triton-walk", "triton-tiles", "triton-scan")
 COLUMNS = {**SCHEMA.inputs, **SCHEMA.targets}
 
 
@@ -47,39 +47,56 @@ def test_the_gpu_gives_the_cpu_s_states_and_gradients(
         torch.testing.assert_close(cuda[name], grad, rtol=1e-3, atol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("options", [{}, {"across": True}, {"dropout": 0.3, "seed": torch.tensor([5])}], ids=str)
-@pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("mode", ["gat", "gatv2", "dot"])
-@pytest.mark.parametrize("backend", ["triton", *FORMS])
-def test_triton_kernels_agree_with_the_reference(
-    backend: str, mode: str, merged: bool, options: dict[str, Any]
+DROPPED = {"dropout": 0.3, "seed": torch.tensor([5])}
+CALLS = [
+    ("walk", "gat", True, {}), ("walk", "gatv2", True, {}), ("walk", "dot", True, {}),
+    ("walk", "gat", False, {**DROPPED, "across": True}),
+    ("tiles", "gat", True, {}), ("tiles", "gatv2", True, {}), ("tiles", "dot", True, {}), ("tiles", "dot", False, DROPPED),
+    ("scan", "gat", True, {}), ("scan", "gat", False, {}),
+]  # fmt: skip
+"""Few, since each is compiled anew."""
+
+
+@pytest.mark.parametrize(("form", "mode", "merged", "options"), CALLS, ids=str)
+def test_triton_kernels_agree_with_the_reference_and_give_the_same_bits_twice(
+    form: str, mode: str, merged: bool, options: dict[str, Any]
 ) -> None:
-    for heads, width in ((3, 7), (8, 32), (1, 64)):
-        inputs = case(heads, width, mode, merged=merged)
-        truth = inputs.to(torch.float64).run(mode, backend="reference", **options)
-        found = inputs.to(torch.float32).on("cuda").run(mode, backend=backend, **options)
-        agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
+    ptr = pointers({"text": [0, 3, 70], "image": [6, 0, 96]})
+    sizes = {name: int(p[-1]) for name, p in ptr.items()}
+    listed = random_edges(ptr["image"], ptr["text"], 0.3, torch.Generator().manual_seed(2))
+    pairs: dict[tuple[str, str, str], Pairs] = {
+        ("image", "full", "text"): Dense(),
+        ("text", "others", "text"): Dense(False),
+        ("image", "masked", "text"): Bitmask.from_edges(listed, ptr["image"], ptr["text"]),
+        ("image", "listed", "text"): EdgeList(listed),
+        ("text", "full", "image"): Dense(),
+    }
+    if form == "walk":
+        columns = torch.tensor([3, 1, 12], dtype=torch.int32)
+        pairs = {
+            ("text", "window", "text"): Window(-2, 1, 2),
+            ("image", "grid", "image"): Grid(columns, loops=False),
+            ("image", "listed", "text"): EdgeList(listed),
+        }
+    inputs = inputs_for(make_plan(sizes, pairs, ptr, merged), sizes, 8, 32, mode, edges=form == "walk")
+    truth = inputs.to(torch.float64).run(mode, backend="reference", **options)
+    on_gpu = inputs.to(torch.float32).on("cuda")
+    one, two = (on_gpu.run(mode, backend=f"triton-{form}", **options) for _ in range(2))
+    agree(([o.cpu() for o in one[0]], {n: g.cpu() for n, g in one[1].items()}), truth, 1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
+    assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
 
 @pytest.mark.parametrize("nodes", [130, 2_000])
-@pytest.mark.parametrize("backend", FORMS)
-def test_large_dense_relations_agree_with_the_cpu(backend: str, nodes: int) -> None:
+@pytest.mark.parametrize("form", ["walk", "tiles", "scan"])
+def test_large_dense_relations_agree_with_the_cpu(form: str, nodes: int) -> None:
     ptr = {"a": torch.tensor([0, nodes]), "b": torch.tensor([0, nodes // 2])}
     sizes = {"a": nodes, "b": nodes // 2}
     plan = make_plan(sizes, {("a", "all", "b"): Dense(), ("b", "all", "a"): Dense()}, ptr)
     inputs = inputs_for(plan, sizes, 4, 32, "gat").to(torch.float32)
     truth = inputs.run("gat", backend="cpu")
-    found = inputs.on("cuda").run("gat", backend=backend)
+    found = inputs.on("cuda").run("gat", backend=f"triton-{form}")
     agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
-
-
-@pytest.mark.parametrize("backend", FORMS)
-def test_triton_kernels_give_the_same_bits_twice(backend: str) -> None:
-    for mode in ("gat", "gatv2"):
-        inputs = case(8, 32, mode).to(torch.float32).on("cuda")
-        one, two = (inputs.run(mode, backend=backend) for _ in range(2))
-        assert all(torch.equal(a, b) for a, b in zip(one[0], two[0], strict=True))
-        assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
 
 def test_a_plan_on_the_gpu_is_that_of_the_cpu_and_refuses_what_ties_samples() -> None:
@@ -112,7 +129,7 @@ def test_a_layer_is_recorded_as_a_cuda_graph(monkeypatch: pytest.MonkeyPatch) ->
             self.layer = layer
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer([x], plans, {})["a"]
+            return self.layer({"a": x}, plans, {})["a"]
 
     x = torch.randn(70, 32, device="cuda", requires_grad=True)
     plain = Step()(x)
@@ -155,3 +172,23 @@ def test_pinned_batches_arrive(samples: list[TokenizedSample], make_test_model: 
     torch.cuda.synchronize()
     assert moved.device.type == "cuda"
     assert all(torch.equal(moved.edge_index(t).cpu(), batch.edge_index(t)) for t in batch.edge_types)
+
+
+def test_batches_are_copied_ahead(samples: list[TokenizedSample], make_test_model: Callable[..., Any]) -> None:
+    builder, _ = make_test_model("hub")
+    batches = [[builder.build([s.tokens]).pin_memory()] for s in samples]
+    moved = list(ahead(iter(batches), torch.device("cuda")))
+    torch.cuda.synchronize()
+    assert len(moved) == len(batches)
+    for (one,), (two,) in zip(batches, moved, strict=True):
+        assert two.device.type == "cuda"
+        assert all(torch.equal(one.nodes[n].values, two.nodes[n].values.cpu()) for n in one.node_types)
+
+
+def test_a_deterministic_fit_gives_the_same_bits_twice() -> None:
+    settings: dict[str, Any] = {"dim": 16, "heads": 2, "layers": 1, "epochs": 2, "deterministic": True}
+    found = []
+    for _ in range(2):
+        p = gf.FusionPredictor("label", columns=COLUMNS, device="cuda", **settings)
+        found.append(p.fit(make_rows(24), valid=0.25, quiet=True).embed(make_rows(4)))
+    np.testing.assert_array_equal(*found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,3 +102,18 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: f
     optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
     step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
     return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Only operations that give the same bits every time on a device; one that has no such form raises a RuntimeError that names
+    it. Those of a CPU always do.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

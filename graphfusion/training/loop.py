@@ -11,7 +11,7 @@ import torch
 
 from graphfusion.errors import TrainingError
 from graphfusion.training.diagnosis import check_weights
-from graphfusion.training.fit import Fit, FitState
+from graphfusion.training.fit import Fit, FitState, deterministic
 from graphfusion.training.interruption import STOPS, Interruption, leave
 from graphfusion.training.memory import out_of_memory
 from graphfusion.training.optimizer import warmup_cosine
@@ -19,6 +19,7 @@ from graphfusion.training.progress import FitProgress, MetricsLog
 from graphfusion.training.rows import IDLE, Batches, Failure, Parts
 from graphfusion.training.scoring import predict_logits, score_logits
 from graphfusion.training.step import take_step
+from graphfusion.training.transfer import ahead
 
 MAX_HALVINGS = 4
 MAX_RESTARTS = 3
@@ -49,7 +50,7 @@ def run_fit(fit: Fit, train: Batches, valid: Batches | None, state: FitState, ar
         KeyboardInterrupt, SystemExit: a signal came; the checkpoint is written.
     """
     config = fit.config
-    with Interruption(active=around.save is not None) as interruption:
+    with deterministic(config.deterministic), Interruption(active=around.save is not None) as interruption:
         epochs = _Epochs(fit, train, state, around, interruption)
         while state.epoch < config.epochs and not state.stopped:
             began = time.monotonic()
@@ -105,6 +106,7 @@ class _Epochs:
         count = self.counts[state.epoch]
         out, parts = [row for row, _ in state.left_out], 2**state.halvings
         loader = self.rows.epoch(fit.seed, state.epoch, config.workers, state.batch, parts, out, config.worker_timeout)
+        loader = ahead(loader, fit.accelerator.device)
         group: list[Parts] = []
         for batch in self.around.progress.steps(state.epoch + 1, loader, count - state.batch):
             if isinstance(batch, Failure):

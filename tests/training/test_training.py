@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from graphfusion import FusionPredictor
 from graphfusion.data import Budget
 from graphfusion.errors import CheckpointError, ConfigError
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.modalities import TokenizedSample
+from graphfusion.training import loop
 from graphfusion.training.optimizer import (
     OPTIMIZERS,
     load_optimizer,
@@ -22,6 +28,7 @@ from graphfusion.training.optimizer import (
     warmup_cosine,
 )
 from graphfusion.training.rows import Batches, Collate, Noise, NoisyRows
+from graphfusion.training.transfer import ahead
 from tests.conftest import make_rows, tokenize
 
 
@@ -103,3 +110,32 @@ def test_workers_change_nothing(workers: int) -> None:
             assert torch.equal(store.values, b.nodes[name].values)
             assert torch.equal(store.ptr, b.nodes[name].ptr)
     assert sorted(i for (b,) in alone for i in b.ids.tolist()) == list(range(20))
+
+
+def test_a_deterministic_fit_gives_the_bits_of_any_fit_on_a_cpu_and_leaves_torch_as_it_was() -> None:
+    seen: list[bool] = []
+
+    def fitted(**settings: object) -> np.ndarray:
+        p = FusionPredictor("label", dim=8, heads=2, layers=1, epochs=2, device="cpu", **settings)
+        with mock.patch.object(loop, "take_step", wraps=loop.take_step) as step:
+            step.side_effect = lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()) or mock.DEFAULT
+            p.fit(make_rows(12), valid=0.25, quiet=True)
+        return p.embed(make_rows(3))
+
+    with mock.patch.dict(os.environ):
+        np.testing.assert_array_equal(fitted(deterministic=True), fitted())
+    assert seen.count(True) == seen.count(False) > 0
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_on_a_cpu_batches_are_not_copied_ahead() -> None:
+    """Each is asked for when it is used."""
+    asked: list[int] = []
+
+    def batches() -> Iterator[list[GraphBatch]]:
+        for i in range(3):
+            asked.append(i)
+            yield []
+
+    for i, _ in enumerate(ahead(batches(), torch.device("cpu"))):
+        assert asked == list(range(i + 1))
