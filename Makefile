@@ -28,9 +28,10 @@ lint: $(READY)  ## style, types, and imports that go down only
 
 gpu: export PYTHONPATH := .
 gpu: export GRAPHFUSION_ATTENTION := triton
-gpu:  ## on a machine with a GPU and no installs: its tests, the demo on it, and the attention beside its peers
+gpu:  ## on a machine with a GPU and no installs: its tests, the demo and epochs on it, the attention beside its peers
 	python3 -m pytest -q -m gpu -o filterwarnings=default tests
 	python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
+	python3 benchmarks/epochs.py --device cuda
 	python3 benchmarks/attention.py --device cuda
 
 tables: $(READY)  ## make the published tables again from the committed runs

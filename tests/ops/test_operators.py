@@ -519,6 +519,20 @@ def test_kernels_are_the_first_choice() -> None:
         assert torch.equal(a, b)
 
 
+def test_auto_takes_what_the_environment_prefers_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case(2, 8, "gat", edges=False).to(torch.float32)
+    plain, reference = bits(inputs.run("gat")), bits(inputs.run("gat", backend="reference"))
+    assert plain != reference
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    for preferred, wanted in (("reference", reference), ("triton", plain), ("cpu", plain), ("auto", plain)):
+        monkeypatch.setenv("GRAPHFUSION_ATTENTION", preferred)
+        assert bits(inputs.run("gat")) == wanted
+        assert bits(inputs.run("gat", backend="reference")) == reference
+    monkeypatch.setenv("GRAPHFUSION_ATTENTION", "tritn")
+    with pytest.raises(ConfigError, match=r"unknown backend in GRAPHFUSION_ATTENTION 'tritn'\. Did you mean 'triton'"):
+        inputs.run("gat")
+
+
 def test_a_named_backend_that_cannot_run_says_why() -> None:
     inputs = case(1, 8, "gat", edges=False)
     with pytest.raises(ConfigError, match="'cpu' cannot run: it takes float32 or bfloat16 values"):
