@@ -18,49 +18,57 @@ import torch
 HEADS, WIDTH = 8, 32
 PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
 """Kernels that are launched; the others are parts of them."""
+PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
+"""Kernels that are launched; the others are parts of them."""
 DTYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
 }  # fmt: skip
+
+
+class Device:
+    """Stands in for a GPU: kernels are compiled for it as they are before a launch, with what their arguments are."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_target(self) -> Any:
+        """Its architecture."""
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        """The only one."""
+        return 0
+
+    def get_current_stream(self, _: int = 0) -> int:
+        """The only one."""
+        return 0
 
 
 class Compiled:
     """Stands in for a kernel: what would be launched is compiled, the first time."""
 
     def __init__(self, kernel: Any, archs: tuple[int, ...]) -> None:
-        self.kernel, self.archs, self.done = kernel, archs, False
+        self.kernel, self.archs = kernel, archs
 
     def __getitem__(self, grid: Any) -> Any:
         return self.compile
 
-    def compile(self, *arguments: Any, num_warps: int, **constants: Any) -> None:
+    def compile(self, *arguments: Any, **constants: Any) -> None:
         """Print what became of it."""
-        import triton
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler import ASTSource
+        from triton.runtime import driver
 
-        if self.done:
-            return
-        self.done = True
-        names = self.kernel.arg_names
-        signature = {n: kind(a) for n, a in zip(names, arguments, strict=False)} | dict.fromkeys(constants, "constexpr")
-        places = {(names.index(name),): value for name, value in constants.items()}
         for arch in self.archs:
-            source = ASTSource(self.kernel, signature=signature, constexprs=places)
-            made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps})
+            driver.set_active(Device(arch))
+            self.kernel.device_caches.clear()
+            made = self.kernel.warmup(*arguments, grid=(1,), **constants)
             used = usage(made.asm["cubin"])
             print(
                 json.dumps({"kernel": self.kernel.__name__, "arch": arch, "shared": made.metadata.shared, **used}),
                 flush=True,
             )
-
-
-def kind(argument: Any) -> Any:
-    """How a signature names the type of an argument."""
-    if isinstance(argument, torch.Tensor):
-        return f"*{DTYPES[argument.dtype]}"
-    if isinstance(argument, tuple):
-        return tuple(map(kind, argument))
-    return "fp32" if isinstance(argument, float) else "i64" if abs(argument) >= 2**31 else "i32"
+        self.archs = ()
 
 
 def usage(cubin: bytes) -> dict[str, int]:

@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.language import constexpr
 
 from graphfusion.ops.hetero_attention.gpu import scan, tiles, walk
 from graphfusion.ops.hetero_attention.gpu.forms import FORMS, Size, able_to, cheapest
+from graphfusion.ops.hetero_attention.pairs import KINDS
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
 
-Relation = tuple[Any, ...]
-"""An entry of `RELATIONS`, see `kernels.walk`."""
+Relation = Any
+"""An entry of `RELATIONS`, see `kernels.walk`: a `constexpr`, since Triton 3.6 hands no plain tuple on to a helper."""
 
 
 class Call:
@@ -148,10 +150,10 @@ class Call:
     def entries(self, rows: Sequence[Row]) -> tuple[Relation, ...]:
         """What kernels know of relations when they are compiled."""
         return tuple(
-            (
-                row.kind, *row.parameters, self.number(row), row.leaves, self.leaving[row.source], row.enters,
+            constexpr((
+                KINDS.index(row.kind), *row.parameters, self.number(row), row.leaves, self.leaving[row.source], row.enters,
                 self.entering[row.target], self.has_edge(row),
-            )
+            ))
             for row in rows
         )  # fmt: skip
 

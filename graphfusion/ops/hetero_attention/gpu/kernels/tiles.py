@@ -12,9 +12,11 @@ import triton
 import triton.language as tl
 
 from graphfusion.ops.hetero_attention.gpu.kernels.walk import (
+    BITMASK,
     ENTERING,
     ENTERS,
     FREE,
+    KIND,
     LEAVES,
     LEAVING,
     NUMBER,
@@ -59,7 +61,7 @@ def tied(relation: tl.constexpr, first, second, target, here, there, is_target, 
     """
     inside = is_target[:, None] & is_source[None, :]
     k, place = source[None, :], here[:, None] * 0 + source[None, :]
-    if relation[0] == "bitmask":
+    if relation[KIND] == BITMASK:
         begin = tl.load(second + target, mask=is_target, other=0)[:, None]
         word = tl.load(first + begin + k // 32, mask=inside, other=0)
         if DROP:

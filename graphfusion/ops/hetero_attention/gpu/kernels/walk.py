@@ -14,8 +14,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-NUMBER, LEAVES, LEAVING, ENTERS, ENTERING, HAS_EDGE = (tl.constexpr(i) for i in (5, 6, 7, 8, 9, 10))
-"""Places in an entry of `RELATIONS`; kind and parameters are at 0 to 4."""
+CSR, DENSE, BROADCAST, WINDOW, GRID, BITMASK = (tl.constexpr(i) for i in range(6))
+"""Kinds, as `pairs.KINDS` counts them: Triton 3.6 takes no text in a tuple."""
+KIND, NUMBER, LEAVES, LEAVING, ENTERS, ENTERING, HAS_EDGE = (tl.constexpr(i) for i in (0, 5, 6, 7, 8, 9, 10))
+"""Places in an entry of `RELATIONS`; parameters are at 1 to 4."""
 FREE = ("threshold", "rescale", "slope", "scale", "samples", "steps", "nodes")
 """Arguments whose values no kernel is compiled anew for."""
 
@@ -47,14 +49,14 @@ def candidates(relation: tl.constexpr, first, second, target, inside, count):
     """
     begin = tl.zeros_like(count)
     number = count
-    if relation[0] == "csr":
+    if relation[KIND] == CSR:
         begin = tl.load(first + target, mask=inside, other=0)
         number = tl.load(first + target + 1, mask=inside, other=0) - begin
-    elif relation[0] == "bitmask":
+    elif relation[KIND] == BITMASK:
         begin = tl.load(second + target, mask=inside, other=0)
-    elif relation[0] == "window":
+    elif relation[KIND] == WINDOW:
         number = tl.where(inside, relation[2] - relation[1] + 1, 0)
-    elif relation[0] == "grid":
+    elif relation[KIND] == GRID:
         number = tl.where(inside, (2 * relation[1] + 1) * (2 * relation[1] + 1), 0)
     return begin, number
 
@@ -76,15 +78,15 @@ def sources(relation: tl.constexpr, first, second, begin, number, here, start, c
     target in its sample, `start`: first source of the sample.
     """
     inside = k < number
-    if relation[0] == "csr":
+    if relation[KIND] == CSR:
         source = tl.load(second + begin + k, mask=inside, other=0)
         valid = inside
-    elif relation[0] == "window":
+    elif relation[KIND] == WINDOW:
         step = relation[1] + k
         local = here + step * relation[3]
         valid = inside & (local >= 0) & (local < count) & ((step != 0) | (relation[4] != 0))
         source = start + local
-    elif relation[0] == "grid":
+    elif relation[KIND] == GRID:
         columns = tl.load(first + sample)
         side: tl.constexpr = 2 * relation[1] + 1
         down, right = k // side - relation[1], k % side - relation[1]
@@ -99,7 +101,7 @@ def sources(relation: tl.constexpr, first, second, begin, number, here, start, c
             & neighbours(relation, down, right)
         )
         source = start + local
-    elif relation[0] == "bitmask":
+    elif relation[KIND] == BITMASK:
         word = tl.load(first + begin + k // 32, mask=inside, other=0)
         valid = inside & (((word >> (k % 32)) & 1) != 0)
         source = start + k
@@ -130,13 +132,13 @@ def receivers(relation: tl.constexpr, first, second, third, begin, number, here,
     inside = k < number
     at = tl.zeros_like(k)
     place = tl.zeros_like(here + k)
-    if relation[0] == "csr":
+    if relation[KIND] == CSR:
         valid = inside
         target = tl.load(second + begin + k, mask=valid, other=0)
         at = tl.load(third + begin + k, mask=valid, other=0)
         if DROP:
             place = at - tl.load(first + target, mask=valid, other=0)
-    elif relation[0] == "window":
+    elif relation[KIND] == WINDOW:
         step = relation[1] + k
         local = here - step * relation[3]
         valid = inside & (local >= 0) & (local < count) & ((step != 0) | (relation[4] != 0))
@@ -146,7 +148,7 @@ def receivers(relation: tl.constexpr, first, second, third, begin, number, here,
             place = step - below
             if not relation[4]:
                 place = place - ((step > 0) & (below <= 0) & (local < there)).to(tl.int32)
-    elif relation[0] == "grid":
+    elif relation[KIND] == GRID:
         columns = tl.load(first + sample)
         side: tl.constexpr = 2 * relation[1] + 1
         down, right = k // side - relation[1], k % side - relation[1]
@@ -167,7 +169,7 @@ def receivers(relation: tl.constexpr, first, second, third, begin, number, here,
                 earlier = (q < k) & (r >= 0) & (c >= 0) & (c < columns) & (r * columns + c < there)
                 wanted = neighbours(relation, k * 0 + (q // side - relation[1]), k * 0 + (q % side - relation[1]))
                 place += (earlier & wanted).to(tl.int32)
-    elif relation[0] == "bitmask":
+    elif relation[KIND] == BITMASK:
         target = start + k
         word_begin = tl.load(second + target, mask=inside, other=0)
         word = tl.load(first + word_begin + here // 32, mask=inside, other=0)
@@ -550,7 +552,7 @@ def backward_sources(value, key, query, att, edge, first, second, third, begins,
     node, is_node = source[:, None], inside[:, None]
     for r in tl.static_range(len(RELATIONS)):
         start, count = extent(target_ptr[r], sample, inside)
-        if RELATIONS[r][0] == "bitmask":
+        if RELATIONS[r][KIND] == BITMASK:
             begin, number = tl.zeros_like(count), count
         else:
             begin, number = candidates(RELATIONS[r], begins[r], second[r], source, inside, count)
