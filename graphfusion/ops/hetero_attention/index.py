@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graphfusion.errors import GraphError
 from graphfusion.ops.hetero_attention import library
+from graphfusion.ops.hetero_attention.tracing import exporting
 
 Lists = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """See `index_edges`."""
@@ -28,7 +29,7 @@ def index_edges(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
     Raises:
         GraphError: an edge names a node that is not there; `name` is that of the relation.
     """
-    if torch.compiler.is_exporting():  # what the operator gives, in ATen, unchecked
+    if exporting():  # what the operator gives, in ATen, unchecked
         order = torch.argsort(edges[1], stable=True)
         bounds = torch.arange(targets + 1, device=edges.device)
         return torch.searchsorted(edges[1][order].long(), bounds).int(), edges[0][order].int(), order, *_nothing(edges)
@@ -58,7 +59,7 @@ def index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
     Raises:
         GraphError: one is below `least` or, with `end` ≥ 0, they do not ascend from 0 to `end`; looked at on a CPU only.
     """
-    if torch.compiler.is_exporting():
+    if exporting():
         return numbers.to(torch.int32)
     if torch.compiler.is_compiling():
         found: Tensor = torch.ops.graphfusion.index_numbers(numbers, least, end, what)

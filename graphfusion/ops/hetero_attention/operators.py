@@ -19,6 +19,7 @@ from graphfusion.errors import ConfigError, GraphError, unknown_name
 from graphfusion.ops.hetero_attention import cpu, gemm, gpu, library, reference
 from graphfusion.ops.hetero_attention.gpu.forms import FORMS
 from graphfusion.ops.hetero_attention.plan import Plan, Relation, outputs_of, read_layout, width_of
+from graphfusion.ops.hetero_attention.tracing import exporting
 
 MODES = cpu.MODES
 BACKENDS = ("cpu", "triton", "reference")
@@ -62,7 +63,7 @@ def hetero_project(
     for k, (t, w) in enumerate(zip(of, weight, strict=True)):
         if x[t].dim() != 2 or x[t].shape[1] != w.shape[1]:
             raise GraphError(f"projection {k}: expected features (N, {w.shape[1]}), got {tuple(x[t].shape)}.")
-    if torch.compiler.is_exporting() or (backend == "reference" and not torch.compiler.is_compiling()):
+    if exporting() or (backend == "reference" and not torch.compiler.is_compiling()):
         with _without_autocast(x):
             return reference.project(x, weight, bias, of)
     out: list[Tensor] = torch.ops.graphfusion.hetero_project(list(x), list(weight), list(bias), list(of))
@@ -116,7 +117,7 @@ def hetero_attention(
     """
     extra = list(edge or ())
     _check(value, key, query, plan, mode, att, extra, dropout, top_k)
-    if torch.compiler.is_exporting() and any(r not in plan.order for r in plan.relations):
+    if exporting() and any(r not in plan.order for r in plan.relations):
         raise GraphError(
             "export: the plan walks rules, whose number of edges follows from data. Give a layer `plan.listed()`, a whole "
             "model a batch `batch.with_edges({t: batch.edge_index(t) for t in batch.edge_types})`."
@@ -130,7 +131,7 @@ def hetero_attention(
             torch.randint(2**62, (1,), device=device) if dropout else torch.zeros(1, dtype=torch.int64, device=device)
         )
     rest = (att, extra, list(plan.index), list(plan.layout), mode, slope, dropout, seed, top_k, across)
-    if chosen == "reference" and (torch.compiler.is_exporting() or not torch.compiler.is_compiling()):
+    if chosen == "reference" and (exporting() or not torch.compiler.is_compiling()):
         return reference.attention(value, key, query, *rest)[0]
     out: list[Tensor] = torch.ops.graphfusion.hetero_attention(list(value), list(key), list(query), *rest, chosen)
     return out
@@ -169,7 +170,7 @@ def backends() -> dict[str, str]:
 def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
     if name not in ("auto", "reference", *KERNELS):
         raise ConfigError(unknown_name("backend", name, ("auto", "reference", *KERNELS)))
-    if name == "reference" or torch.compiler.is_exporting():
+    if name == "reference" or exporting():
         return "reference"
     if torch.compiler.is_compiling():
         return name  # a trace cannot look for kernels; the operator chooses when it runs

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
+from graphfusion.ops.hetero_attention.tracing import exporting
 
 
 def project(x: Sequence[Tensor], weight: Sequence[Tensor], bias: Sequence[Tensor], of: Sequence[int]) -> list[Tensor]:
@@ -41,7 +42,7 @@ def attention(
     rows = read_layout(layout, index)
     heads = query[0].shape[2]
     ends = [row.edge_index(index) for row in rows]
-    if not torch.compiler.is_exporting():
+    if not exporting():
         for row in rows:
             row.check_samples(index)
     scores = []
