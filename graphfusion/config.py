@@ -41,24 +41,28 @@ class ModelConfig:
     feedforward: int = 0
 
 
+MOST_NODES, MOST_EDGES = 16_384, 262_144
+"""Of a batch, where nothing else is said."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """How the model is fitted (optimise).
 
-    A batch holds at most `batch_size` samples, `max_nodes` nodes and `max_edges` edges; `accumulate` batches make one
-    optimiser step. `augment` is the strength of random shifts and masks of training images and sounds (0: none).
-    `modality_dropout` is the chance that a training sample loses a given modality (never all of them).
-    `patience` is in epochs, `time_limit` in seconds (0: none), `warmup` a share of all steps.
-    `save_every`: seconds between checkpoints within an epoch, beside the one at its end. `worker_timeout`: seconds after
-    which a worker of the loader that gives nothing counts as hanging. `deterministic`: on a GPU too, the same fit gives the same
-    bits, at some cost in speed; on a CPU it does anyway.
+    A batch holds at most `batch_size` samples, `max_nodes` nodes and `max_edges` edges (0: what half of the memory takes that
+    is free on the GPU, as measured on a first batch; on a CPU the defaults); `accumulate` batches make one optimiser step.
+    `augment` is the strength of random shifts and masks of training images and sounds (0: none). `modality_dropout` is the
+    chance that a training sample loses a given modality (never all of them). `patience` is in epochs, `time_limit` in seconds
+    (0: none), `warmup` a share of all steps. `save_every`: seconds between checkpoints within an epoch, beside the one at its
+    end. `worker_timeout`: seconds after which a worker of the loader that gives nothing counts as hanging. `deterministic`: on
+    a GPU too, the same fit gives the same bits, at some cost in speed; on a CPU it does anyway.
     """
 
     optimizer: str = "adamw"
     epochs: int = 20
     batch_size: int = 64
-    max_nodes: int = 16_384
-    max_edges: int = 262_144
+    max_nodes: int = MOST_NODES
+    max_edges: int = MOST_EDGES
     accumulate: int = 1
     lr: float = 2e-3
     weight_decay: float = 0.01
@@ -127,13 +131,24 @@ class RunConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed: expected a whole number from 0, got {self.seed!r}.")
         values = {**vars(self.model), **vars(self.training)}
-        for name in ("dim", "heads", "epochs", "batch_size", "max_nodes", "max_edges", "accumulate", "patience"):
+        for name in ("dim", "heads", "epochs", "batch_size", "accumulate", "patience"):
             if values[name] < 1:
                 raise ConfigError(f"{name}: expected a whole number from 1, got {values[name]}.")
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
             if not 0 <= values[name] < 1:
                 raise ConfigError(f"{name}: expected a number from 0 to below 1, got {values[name]}.")
-        for name in ("lr", "layers", "hubs", "feedforward", "augment", "weight_decay", "clip", *FREE):
+        for name in (
+            "lr",
+            "layers",
+            "hubs",
+            "max_nodes",
+            "max_edges",
+            "feedforward",
+            "augment",
+            "weight_decay",
+            "clip",
+            *FREE,
+        ):
             if name != "device" and values[name] < 0:
                 raise ConfigError(f"{name}: expected a number from 0, got {values[name]}.")
         if self.model.dim % self.model.heads:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphfusion.config import PRESETS, RunConfig
+from graphfusion.config import MOST_EDGES, MOST_NODES, PRESETS, RunConfig
 from graphfusion.data import Budget, Incident, Report, Table, read_table, split_rows
 from graphfusion.encoders import ENCODERS
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, SchemaError, unknown_name
@@ -48,6 +48,8 @@ from graphfusion.training import (
     weigh_rows,
 )
 from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
+from graphfusion.training.fit import measured_budget
+from graphfusion.training.memory import OPEN, on_gpu
 from graphfusion.training.progress import FitProgress, MetricsLog
 
 SHOWN = 256
@@ -223,6 +225,7 @@ class FusionPredictor:
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
+        budget = measured_budget(fit, Batches.of(job.rows, budget, collate))
         state = fit_state(job.files, fit, digest) if job.files else FitState()
         if job.files:
             progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
@@ -397,7 +400,8 @@ class FusionPredictor:
 
     def _budget(self) -> Budget:
         training = self.config.training
-        return Budget(training.batch_size, training.max_nodes, training.max_edges)
+        nodes, edges = (OPEN, OPEN) if on_gpu(training.device) else (MOST_NODES, MOST_EDGES)
+        return Budget(training.batch_size, training.max_nodes or nodes, training.max_edges or edges)
 
     def _learn(self, train: Table) -> Pipeline:
         return Pipeline.learn(train, self.targets, self.columns, self.config)

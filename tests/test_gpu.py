@@ -10,12 +10,16 @@ import pytest
 import torch
 
 import graphfusion as gf
+from graphfusion.data import Budget, read_table
 from graphfusion.errors import GraphError
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import HeteroAttention
 from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Grid, Pairs, Window, make_plan
 from graphfusion.ops.hetero_attention.index import by_source
+from graphfusion.training.fit import measured_budget, start_fit
+from graphfusion.training.memory import OPEN
+from graphfusion.training.rows import Batches, Collate
 from graphfusion.training.transfer import ahead
 from tests.conftest import SCHEMA, make_rows
 from tests.ops.cases import agree, inputs_for, pointers, random_edges
@@ -192,3 +196,15 @@ def test_a_deterministic_fit_gives_the_same_bits_twice() -> None:
         p = gf.FusionPredictor("label", columns=COLUMNS, device="cuda", **settings)
         found.append(p.fit(make_rows(24), valid=0.25, quiet=True).embed(make_rows(4)))
     np.testing.assert_array_equal(*found)
+
+
+def test_memory_bounds_what_a_budget_leaves_open() -> None:
+    p = gf.FusionPredictor("label", columns=COLUMNS, device="cuda", dim=16, heads=2, max_nodes=0, max_edges=0)
+    made, config = p.build(make_rows(24)), p.config.training
+    rows, _ = made.tokenize(read_table(make_rows(24)), "error", True, Budget(64, OPEN, OPEN))
+    found = measured_budget(
+        start_fit(made.model, config, 0), Batches.of(rows, Budget(64, OPEN, OPEN), Collate(made.builder, made.tasks))
+    )
+    assert 10_000 < found.nodes < OPEN
+    assert found.edges > found.nodes
+    assert p.fit(make_rows(24), valid=0.25, quiet=True).predict(make_rows(2))

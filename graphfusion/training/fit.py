@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from graphfusion.config import TrainingConfig
+from graphfusion.data import Budget
 from graphfusion.errors import ConfigError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
+from graphfusion.training.memory import OPEN, room
 from graphfusion.training.optimizer import make_optimizer
+from graphfusion.training.rows import Batches
 
 PRECISIONS = ("no", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -117,3 +120,21 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def measured_budget(fit: Fit, rows: Batches) -> Budget:
+    """The budget of `rows`, with what is open in it bounded by the memory that a first batch takes and the GPU has left."""
+    budget, device = rows.budget, fit.accelerator.device
+    if OPEN not in (budget.nodes, budget.edges) or not rows.rows:
+        return budget
+    count = min(budget.samples, len(rows.rows))
+    batch = rows.collate(rows.rows[:count]).to(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with fit.accelerator.autocast():
+        loss = fit.step_module(batch)
+    fit.accelerator.backward(loss)
+    fit.optimizer.zero_grad()
+    held = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    return room(budget, sum(rows.nodes[:count]), sum(rows.edges[:count]), held, torch.cuda.mem_get_info(device)[0])

@@ -27,7 +27,7 @@ from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import read_folder, write_folder
 from graphfusion.training.diagnosis import check_gradients, check_weights, first_broken
 from graphfusion.training.interruption import Interruption
-from graphfusion.training.memory import out_of_memory
+from graphfusion.training.memory import OPEN, out_of_memory, room
 from graphfusion.training.rows import Collate, NoisyRows
 from graphfusion.training.step import _clip
 
@@ -282,3 +282,19 @@ def test_a_forged_checkpoint_is_refused(file: str, change: dict[str, Any], tmp_p
     write_folder(newest, {**files, file: json.dumps(document).encode()})
     with pytest.raises(CheckpointError):
         predictor(epochs=1).fit(rows, valid=None, save_path=tmp_path, quiet=True, resume="auto")
+
+
+def test_what_is_open_in_a_budget_follows_from_memory() -> None:
+    """Half of what is free, as many times over as a first batch goes into it; what is bounded stays."""
+    whole = Budget(64, OPEN, OPEN)
+    assert room(whole, nodes=100, edges=700, held=1_000, free=50_000) == Budget(64, 2_500, 17_500)
+    assert room(Budget(64, 512, OPEN), nodes=100, edges=700, held=1_000, free=50_000) == Budget(64, 512, 17_500)
+    assert room(whole, nodes=0, edges=0, held=0, free=0) == Budget(64, 1, 1)
+
+
+def test_an_open_budget_on_a_cpu_is_the_default() -> None:
+    plain = predictor(epochs=1).fit(make_rows(12), valid=None, quiet=True)
+    fitted = predictor(epochs=1, max_nodes=0, max_edges=0).fit(make_rows(12), valid=None, quiet=True)
+    np.testing.assert_array_equal(fitted.embed(make_rows(3)), plain.embed(make_rows(3)))
+    with pytest.raises(ConfigError, match=r"max_nodes: expected a number from 0, got -1"):
+        predictor(max_nodes=-1)
