@@ -15,14 +15,14 @@ from graphfusion.errors import GraphError
 from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import HeteroAttention
-from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Grid, Pairs, Window, make_plan
+from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Grid, Pairs, Window, hetero_project, make_plan
 from graphfusion.ops.hetero_attention.index import by_source
 from graphfusion.training.fit import measured_budget, start_fit
 from graphfusion.training.memory import OPEN
 from graphfusion.training.rows import Batches, Collate
 from graphfusion.training.transfer import ahead
 from tests.conftest import SCHEMA, make_rows
-from tests.ops.cases import agree, inputs_for, pointers, random_edges
+from tests.ops.cases import agree, inputs_for, off, pointers, random_edges
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,6 +101,24 @@ def test_large_dense_relations_agree_with_the_cpu(form: str, nodes: int) -> None
     truth = inputs.run("gat", backend="cpu")
     found = inputs.on("cuda").run("gat", backend=f"triton-{form}")
     agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
+
+
+@pytest.mark.parametrize(("low", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_grouped_projections_agree_with_the_libraries(
+    low: torch.dtype, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, of = [torch.randn(n, 64, device="cuda", requires_grad=True) for n in (300, 5)], [0, 1, 0, 1]
+    weight = [
+        torch.randn(n, 64, device="cuda", dtype=d)
+        for n, d in ((192, low), (64, low), (8, torch.float32), (3, torch.float32))
+    ]
+    leaves, found = [*x, *(w.requires_grad_() for w in weight)], []
+    for attention in ("triton", "auto"):
+        monkeypatch.setenv("GRAPHFUSION_ATTENTION", attention)
+        out = hetero_project(x, weight, of)
+        grads = torch.autograd.grad(sum(o.float().square().sum() for o in out), leaves)
+        found.append([o.detach().float() for o in (*out, *grads)])
+    assert all(off(a, b) <= limit for a, b in zip(*found, strict=True))
 
 
 def test_a_plan_on_the_gpu_is_that_of_the_cpu_and_refuses_what_ties_samples() -> None:

@@ -47,10 +47,10 @@ class Device:
 
 
 class Compiled:
-    """Stands in for a kernel: what would be launched is compiled, the first time."""
+    """Stands in for a kernel: what would be launched is compiled, the first time or `every` time."""
 
-    def __init__(self, kernel: Any, archs: tuple[int, ...]) -> None:
-        self.kernel, self.archs = kernel, archs
+    def __init__(self, kernel: Any, archs: tuple[int, ...], every: bool = False) -> None:
+        self.kernel, self.archs, self.every = kernel, archs, every
 
     def __getitem__(self, grid: Any) -> Any:
         return self.compile
@@ -68,7 +68,7 @@ class Compiled:
                 json.dumps({"kernel": self.kernel.__name__, "arch": arch, "shared": made.metadata.shared, **used}),
                 flush=True,
             )
-        self.archs = ()
+        self.archs = self.archs if self.every else ()
 
 
 def usage(cubin: bytes) -> dict[str, int]:
@@ -93,6 +93,9 @@ def main(form: str, mode: str, archs: tuple[int, ...]) -> None:
     from graphfusion.ops.hetero_attention.gpu import calls
     from tests.ops.cases import inputs_for
 
+    if form == "project":
+        projections(archs)
+        return
     launches = getattr(calls, form)
     found = vars(launches.kernels).items()
     every = {n: Compiled(k, archs) for n, k in found if hasattr(k, "arg_names") and n in PASSES}
@@ -115,6 +118,18 @@ def main(form: str, mode: str, archs: tuple[int, ...]) -> None:
     call = calls.Call(form, *parts, mode, 0.2, dropout, torch.zeros(1, dtype=torch.int64), 0, False)
     call.forward()
     call.backward([torch.zeros(len(q), min(1, q.shape[1]), HEADS, WIDTH) for q in call.query])
+
+
+def projections(archs: tuple[int, ...]) -> None:
+    """The grouped projection, forward, and backward to features and to maps: two types, values in bfloat16, logits in float32."""
+    from graphfusion.ops.hetero_attention.gpu import project
+
+    project.kernels = SimpleNamespace(grouped=Compiled(project.kernels.grouped, archs, every=True))
+    x, of = [torch.zeros(9, HEADS * WIDTH), torch.zeros(2, HEADS * WIDTH)], [0, 1, 0, 1]
+    rows = [2 * HEADS * WIDTH, HEADS * WIDTH, 2 * HEADS, HEADS]
+    weight = [torch.zeros(n, HEADS * WIDTH, dtype=torch.bfloat16 if n > 2 * HEADS else torch.float32) for n in rows]
+    made = project.forward(x, weight, [], of)
+    project.backward(made, x, weight, of)
 
 
 if __name__ == "__main__":

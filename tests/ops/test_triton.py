@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from graphfusion.errors import ConfigError
-from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Pairs, gpu, make_plan
+from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Pairs, gpu, hetero_project, make_plan
 from graphfusion.ops.hetero_attention.gpu import forms
-from tests.ops.cases import Inputs, agree, case, inputs_for, pointers, random_edges
+from tests.ops.cases import Inputs, agree, case, inputs_for, off, pointers, random_edges
 from tests.ops.interpreter import interpreted_kernels
 
 pytest.importorskip("triton")
@@ -171,6 +171,29 @@ def test_the_linear_form_gives_what_pairs_give() -> None:
     assert [len(call.args[2]) for call in launched.call_args_list] == [1] * 6
 
 
+def test_grouped_projections_are_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of several types, one without rows; the gradients of features, maps and biases."""
+    monkeypatch.setenv("GRAPHFUSION_ATTENTION", "triton")
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).requires_grad_()
+
+    x, of = [normal(70, 33), normal(0, 33), normal(5, 33), normal(4, 33)], [0, 2, 0, 1, 2]
+    weight = [normal(k, 33) for k in (96, 3, 8, 12, 70)]
+    bias = [normal(len(w)) for w in weight]
+    leaves = [*x[:3], *weight, *bias]
+    found = []
+    with mock.patch.object(gpu, "project_forward", wraps=gpu.project_forward) as launched:
+        for backend in ("auto", "reference"):
+            out = hetero_project(x, weight, of, bias, backend)
+            loss = sum(o.square().sum() for o in out)
+            found.append([o.detach() for o in (*out, *torch.autograd.grad(loss, leaves))])
+    assert launched.call_count == 1
+    for a, b in zip(*found, strict=True):
+        assert off(a, b) <= LIMIT
+
+
 def test_forms_take_samples_without_nodes() -> None:
     for counts in ({"a": [0, 0], "b": [3, 2]}, {"a": [3, 2], "b": [0, 0]}, {"a": [0], "b": [0]}, {"a": [], "b": []}):
         ptr = pointers(counts)
@@ -201,7 +224,7 @@ def test_the_form_that_costs_least_is_taken() -> None:
     assert forms.able_to("csr", "gat", 32, **plain) == forms.able_to("dense", "gat", 256, **plain) == ("walk",)
 
 
-REGISTERS = {"walk": 168, "tiles": 255, "scan": 128}
+REGISTERS = {"walk": 168, "tiles": 255, "scan": 128, "project": 168}
 """A thread's, at most: three programs of four warps a multiprocessor, one of eight, four of four."""
 SCAN = ["rank", "running", "combine", "backward_targets", "backward_sources"]
 WALK = ["forward", "backward_targets", "backward_sources"]
@@ -210,9 +233,9 @@ WALK = ["forward", "backward_targets", "backward_sources"]
 @pytest.mark.parametrize(
     ("form", "mode", "archs", "kernels"),
     [
-        ("walk", "gat", [90], WALK), ("walk", "gatv2", [90], WALK), ("walk", "dot", [90], WALK),
+        ("walk", "gat", [80, 90, 100], WALK), ("walk", "gatv2", [90], WALK), ("walk", "dot", [90], WALK),
         ("tiles", "gat", [90], WALK), ("tiles", "dot", [80, 90, 100], WALK), ("tiles", "gatv2", [90], WALK),
-        ("scan", "gat", [80, 90, 100], SCAN),
+        ("scan", "gat", [80, 90, 100], SCAN), ("project", "any", [90], ["grouped"] * 3),
     ],
 )  # fmt: skip
 def test_kernels_compile_ahead_of_time_without_spilling(

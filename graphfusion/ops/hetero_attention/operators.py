@@ -262,12 +262,20 @@ def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Ten
             raise GraphError(f"edge of {relation}: expected {(len(row.tensors[1]), *tail)}, got {tuple(e.shape)}.")
 
 
+def _in_one_launch(x: Sequence[Tensor], weight: Sequence[Tensor]) -> bool:
+    """Whether the grouped kernel makes the projections: where Triton is preferred, and it takes them."""
+    preferred = os.environ.get(PREFERRED, "auto")
+    return preferred.startswith("triton") and not gpu.why_not_these_maps(x, weight)
+
+
 @torch.library.custom_op(
     "graphfusion::hetero_project",
     mutates_args=(),
     schema="(Tensor[] x, Tensor[] weight, Tensor[] bias, int[] of) -> Tensor[]",
 )
 def _project(x: list[Tensor], weight: list[Tensor], bias: list[Tensor], of: list[int]) -> list[Tensor]:
+    if _in_one_launch(x, weight):
+        return gpu.project_forward(x, weight, bias, of)
     cast = {(t, w.dtype): x[t].to(w.dtype) for t, w in zip(of, weight, strict=True)}
     with _without_autocast(x):
         return [
@@ -296,6 +304,9 @@ def _project_backward(
 def _project_gradients(
     grad: list[Tensor], x: list[Tensor], weight: list[Tensor], bias: bool, of: list[int]
 ) -> list[Tensor]:
+    shifts = [g.sum(0) for g in grad] if bias else []
+    if _in_one_launch(x, weight):
+        return [*gpu.project_backward(grad, x, weight, of), *shifts]
     dx: list[Tensor | None] = [None] * len(x)
     same: dict[tuple[int, torch.dtype], list[int]] = {}
     for k, (g, w, t) in enumerate(zip(grad, weight, of, strict=True)):
@@ -306,7 +317,7 @@ def _project_gradients(
         for k, found in zip(maps, gemm.outers([grad[k] for k in maps], x[t].to(dtype)), strict=True):
             dweight[k] = found
     whole = [torch.zeros_like(a) if d is None else d for a, d in zip(x, dx, strict=True)]
-    return [*whole, *dweight, *([g.sum(0) for g in grad] if bias else [])]
+    return [*whole, *dweight, *shifts]
 
 
 @_project_backward.register_fake

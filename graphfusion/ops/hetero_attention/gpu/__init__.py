@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MOST_ROWS = 2**24
+"""The grouped projection is told of numbers of nodes as float32, which counts so far."""
+
 
 def interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU (`TRITON_INTERPRET=1`): slow, for tests."""
@@ -31,11 +35,38 @@ def why_not_this(value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -
         return why_not()
     if any(t.device.type != "cuda" for t in (*value, *query)) and not interpreted():
         return "it runs on CUDA tensors only"
-    if any(v.dtype not in (torch.float32, torch.bfloat16, torch.float16) for v in value) or any(
-        q.dtype != torch.float32 for q in query
-    ):
+    if any(v.dtype not in DTYPES for v in value) or any(q.dtype != torch.float32 for q in query):
         return "it takes float32, bfloat16 or float16 values and float32 queries"
     return "it does not choose the largest scores (top_k)" if top_k else ""
+
+
+def why_not_these_maps(x: Sequence[Tensor], weight: Sequence[Tensor]) -> str:
+    """Why the grouped projection cannot take these features and maps; "" if it can."""
+    if why_not():
+        return why_not()
+    if any(t.device.type != "cuda" for t in (*x, *weight)) and not interpreted():
+        return "it runs on CUDA tensors only"
+    if any(t.dtype not in DTYPES for t in (*x, *weight)):
+        return "it takes float32, bfloat16 or float16"
+    return f"it takes at most {MOST_ROWS:,} nodes" if any(len(t) > MOST_ROWS for t in x) else ""
+
+
+def project_forward(
+    x: Sequence[Tensor], weight: Sequence[Tensor], bias: Sequence[Tensor], of: Sequence[int]
+) -> list[Tensor]:
+    """All linear maps of `hetero_project` in one launch."""
+    from graphfusion.ops.hetero_attention.gpu.project import forward
+
+    return forward(x, weight, bias, of)
+
+
+def project_backward(
+    grad: Sequence[Tensor], x: Sequence[Tensor], weight: Sequence[Tensor], of: Sequence[int]
+) -> list[Tensor]:
+    """Gradients of x and of the maps, in two launches."""
+    from graphfusion.ops.hetero_attention.gpu.project import backward
+
+    return backward(grad, x, weight, of)
 
 
 class Backend:

@@ -49,3 +49,10 @@ def scanned() -> dict[str, int]:
 def precision(dtype: torch.dtype) -> str:
     """How tensor cores multiply: numbers stored in half precision as they are, float32 in three parts."""
     return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+def grouped() -> dict[str, int]:
+    """Of grouped products: rows `M` and columns `N` of a block, numbers `K` of an inner step, and warps."""
+    if interpreted():
+        return {"M": 64, "N": 64, "K": 64, "num_warps": 1}
+    return {"M": 64, "N": 64, "K": 32, "num_warps": 4}
