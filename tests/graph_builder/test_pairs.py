@@ -153,7 +153,8 @@ def test_edge_list_is_sorted_by_target_and_keeps_the_order_within(listed: list[t
     plan = make_plan({"a": 6, "b": 5}, {("a", "x", "b"): EdgeList(index)})
     assert torch.equal(plan.edge_index(("a", "x", "b")), found)
     assert torch.equal(index[:, plan.order["a", "x", "b"]], found)
-    ptr, source = plan.index[2:]
+    ptr, source, *turned = plan.index[2:]
+    assert not any(len(t) for t in turned)  # on a CPU kernels turn lists over themselves
     assert ptr.tolist() == [sum(i < t for _, i in listed) for t in range(6)]
     again = pairs_of("csr", (), (ptr, source))
     assert torch.equal(again.edge_index(torch.tensor([0, 6]), torch.tensor([0, 5])), found)
