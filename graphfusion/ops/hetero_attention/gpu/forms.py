@@ -45,8 +45,8 @@ taken for the older.
 
 @dataclass(frozen=True)
 class Size:
-    """Nodes of both ends over all samples, samples, heads, width of a head, bytes of a number of a value row; edges where
-    they are listed or follow from a rule, else 0: all pairs.
+    """Nodes of both ends over all samples, samples, heads, width of a head, bytes of a number of a value row. How many
+    of the pairs are edges is not known: all count.
     """
 
     sources: int
@@ -55,7 +55,6 @@ class Size:
     heads: int
     width: int
     bytes: int
-    edges: int = 0
 
     @property
     def pairs(self) -> float:
@@ -84,7 +83,7 @@ def cost(form: str, size: Size, mode: str, rates: Rates) -> float:
     """Microseconds of a forward pass."""
     columns = max(16, size.width)
     if form == "walk":  # a key and a row an edge, each target again; a score is a product where keys are rows
-        edges = size.heads * (size.edges or size.pairs)
+        edges = size.heads * size.pairs
         moved = edges * size.width * size.bytes * (1 if mode == "gat" else 2)
         return rates.launch + moved / rates.cache + edges * 2 * size.width / rates.operations
     if form == "tiles":
