@@ -225,15 +225,19 @@ class FusionPredictor:
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
-        budget = measured_budget(fit, Batches.of(job.rows, budget, collate))
+        train = Batches.of(job.rows, budget, collate, noise)
         state = fit_state(job.files, fit, digest) if job.files else FitState()
+        if not state.nodes:  # a fit that goes on has the batches that it began with
+            measured = measured_budget(fit, train)
+            state.nodes, state.edges = measured.nodes, measured.edges
+        budget = replace(budget, nodes=state.nodes, edges=state.edges)
+        train = replace(train, budget=budget)
         if job.files:
             progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
         log = MetricsLog(folder.path if folder else None, state.epoch)
         if folder and not job.files:
             folder.remove_checkpoints()
         save = partial(folder.save, pipeline, fit, digest) if folder else None
-        train = Batches.of(job.rows, budget, collate, noise)
         held = Batches.of(job.held, budget, collate) if job.held else None
         try:
             return run_fit(fit, train, held, state, Surroundings(log, progress, save, job.skip))

@@ -32,14 +32,17 @@ class FitState:
     """Where a fit stands between two steps: all that a later process needs to go on to the same bits, beside the rows.
 
     `epoch` and `batch`: whole epochs, and batches of the next one, that are done; `step`: optimiser steps; `loss_sum`: over
-    those batches. `halvings`: how often batches were halved for want of memory; `left_out`: rows that no batch could be
-    made of, and why. `score` is (selection score, −validation loss) of `best_epoch`, whose weights are `best_weights`.
+    those batches. `nodes` and `edges`: what a batch holds at most. `halvings`: how often batches were halved for want of
+    memory; `left_out`: rows that no batch could be made of, and why. `score` is (selection score, −validation loss) of
+    `best_epoch`, whose weights are `best_weights`.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    nodes: int = 0
+    edges: int = 0
     halvings: int = 0
     left_out: list[tuple[int, str]] = field(default_factory=list)
     best_epoch: int = 0
@@ -49,7 +52,7 @@ class FitState:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("epoch", "batch", "step", "halvings", "best_epoch"):
+        for name in ("epoch", "batch", "step", "nodes", "edges", "halvings", "best_epoch"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected a whole number from 0, got {value!r}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import read_folder, write_folder
 from graphfusion.training.diagnosis import check_gradients, check_weights, first_broken
 from graphfusion.training.interruption import Interruption
+from graphfusion.training.loop import run_fit
 from graphfusion.training.memory import OPEN, out_of_memory, room
 from graphfusion.training.rows import Collate, NoisyRows
 from graphfusion.training.step import _clip
@@ -298,3 +300,17 @@ def test_an_open_budget_on_a_cpu_is_the_default() -> None:
     np.testing.assert_array_equal(fitted.embed(make_rows(3)), plain.embed(make_rows(3)))
     with pytest.raises(ConfigError, match=r"max_nodes: expected a number from 0, got -1"):
         predictor(max_nodes=-1)
+
+
+def test_a_fit_that_goes_on_has_the_batches_that_it_began_with(tmp_path: Path) -> None:
+    """Memory may be another one by then; other batches would see some rows twice and some not at all."""
+    measured = mock.patch("graphfusion.predictor.measured_budget")
+    with measured as first:
+        first.return_value = Budget(4, 11, 222)
+        predictor(epochs=1).fit(make_rows(12), valid=None, quiet=True, save_path=tmp_path)
+    progress = json.loads(next(tmp_path.rglob("fit.json")).read_text())
+    assert (progress["nodes"], progress["edges"]) == (11, 222)
+    with measured as again, mock.patch("graphfusion.predictor.run_fit", wraps=run_fit) as run:
+        predictor(epochs=1).fit(make_rows(12), valid=None, quiet=True, save_path=tmp_path, resume="auto")
+    assert not again.called
+    assert (run.call_args.args[1].budget.nodes, run.call_args.args[1].budget.edges) == (11, 222)
