@@ -148,6 +148,21 @@ def shares(
     return tl.exp(t - largest), tl.exp(slope * t - largest)
 
 
+@triton.jit
+def of_targets(key, query, order, source_ptr, front, front_number, back, back_number, slope, halvings, sample, target, here,
+               inside, head, column, LEAVES: tl.constexpr, LEAVING: tl.constexpr, ENTERS: tl.constexpr,
+               ENTERING: tl.constexpr, H: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    """u1 and u2 of targets, and S1, Z1, S2 and Z2 at their k."""
+    start, count = others(source_ptr, sample, here, inside)
+    own = numbers_of(query, target, ENTERS, ENTERING, inside, head, H)
+    k = above(key, order, start, count, own, inside, head, halvings, LEAVES, LEAVING, H)
+    u1, u2 = shares(key, order, start, count, own, inside, head, slope, LEAVES, LEAVING, H)
+    place = start + sample + k
+    s1, z1 = sums_at(front, front_number, place, inside, head, column, H, C)
+    s2, z2 = sums_at(back, back_number, place, inside, head, column, H, C)
+    return u1, u2, s1, z1, s2, z2
+
+
 @triton.jit(do_not_specialize=FREE)
 def combine(key, query, order, source_ptr, target_ptr, front, front_number, back, back_number, out, slope, samples, steps,
             halvings, LEAVES: tl.constexpr, LEAVING: tl.constexpr, ENTERS: tl.constexpr, ENTERING: tl.constexpr,
@@ -158,13 +173,10 @@ def combine(key, query, order, source_ptr, target_ptr, front, front_number, back
     """
     sample, begin, here, inside = block(target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
-    start, count = others(source_ptr, sample, here, inside)
-    own = numbers_of(query, target, ENTERS, ENTERING, inside, head, H)
-    k = above(key, order, start, count, own, inside, head, halvings, LEAVES, LEAVING, H)
-    u1, u2 = shares(key, order, start, count, own, inside, head, slope, LEAVES, LEAVING, H)
-    place = start + sample + k
-    s1, z1 = sums_at(front, front_number, place, inside, head, column, H, C)
-    s2, z2 = sums_at(back, back_number, place, inside, head, column, H, C)
+    u1, u2, s1, z1, s2, z2 = of_targets(
+        key, query, order, source_ptr, front, front_number, back, back_number, slope, halvings, sample, target, here,
+        inside, head, column, LEAVES, LEAVING, ENTERS, ENTERING, H, C,
+    )  # fmt: skip
     total = u1 * z1 + u2 * z2
     found = (u1[:, None] * s1 + u2[:, None] * s2) / tl.where(total > 0, total, 1.0)[:, None]
     if ADD:
@@ -180,13 +192,10 @@ def backward_targets(key, query, order, source_ptr, target_ptr, front, front_num
     """Gradient of the query, and U1, U2 and μ (N, H), of a block of targets and a head: a program of the grid as `combine`."""
     sample, begin, here, inside = block(target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
-    start, count = others(source_ptr, sample, here, inside)
-    own = numbers_of(query, target, ENTERS, ENTERING, inside, head, H)
-    k = above(key, order, start, count, own, inside, head, halvings, LEAVES, LEAVING, H)
-    u1, u2 = shares(key, order, start, count, own, inside, head, slope, LEAVES, LEAVING, H)
-    place = start + sample + k
-    s1, z1 = sums_at(front, front_number, place, inside, head, column, H, C)
-    s2, z2 = sums_at(back, back_number, place, inside, head, column, H, C)
+    u1, u2, s1, z1, s2, z2 = of_targets(
+        key, query, order, source_ptr, front, front_number, back, back_number, slope, halvings, sample, target, here,
+        inside, head, column, LEAVES, LEAVING, ENTERS, ENTERING, H, C,
+    )  # fmt: skip
     total = u1 * z1 + u2 * z2
     divisor = tl.where(total > 0, total, 1.0)
     u1, u2 = u1 / divisor, u2 / divisor

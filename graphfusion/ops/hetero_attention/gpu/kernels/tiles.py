@@ -126,26 +126,15 @@ def column_of(table, node, slot: tl.constexpr, slots: tl.constexpr, inside, head
 
 
 @triton.jit
-def queries_of(relation: tl.constexpr, query, target, inside, head, column, MODE: tl.constexpr, H: tl.constexpr,
-               C: tl.constexpr):  # fmt: skip
-    """What `scored` takes of targets: (T,) in mode `gat`, (T, CP) in mode `dot`; `gatv2` reads by columns."""
-    if MODE == "gat":
-        found = numbers_of(query, target, relation[ENTERS], relation[ENTERING], inside, head, H)
-    elif MODE == "dot":
-        found = rows_of(query, target, relation[ENTERS], relation[ENTERING], inside, head, column, H, C)
-    else:
-        found = 0.0
-    return found
-
-
-@triton.jit
-def keys_of(relation: tl.constexpr, key, source, inside, head, column, MODE: tl.constexpr, H: tl.constexpr,
+def ends_of(table, node, slot: tl.constexpr, slots: tl.constexpr, inside, head, column, MODE: tl.constexpr, H: tl.constexpr,
             C: tl.constexpr):  # fmt: skip
-    """What `scored` takes of sources, as `queries_of`."""
+    """What `scored` takes of the nodes of one end, from the table of keys or of queries: (·,) in mode `gat`, (·, CP) in mode
+    `dot`; `gatv2` reads by columns.
+    """
     if MODE == "gat":
-        found = numbers_of(key, source, relation[LEAVES], relation[LEAVING], inside, head, H)
+        found = numbers_of(table, node, slot, slots, inside, head, H)
     elif MODE == "dot":
-        found = rows_of(key, source, relation[LEAVES], relation[LEAVING], inside, head, column, H, C)
+        found = rows_of(table, node, slot, slots, inside, head, column, H, C)
     else:
         found = 0.0
     return found
@@ -213,7 +202,9 @@ def forward(value, key, query, att, first, second, source_ptr, target_ptr, out, 
     merged = tl.zeros([M, CP], tl.float32)
     for r in tl.static_range(len(RELATIONS)):
         start, count = others(source_ptr[r], sample, here, is_target)
-        right = queries_of(RELATIONS[r], query, target, is_target, head, column, MODE, H, C)
+        right = ends_of(
+            query, target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, head, column, MODE, H, C
+        )
         top = tl.full([M], float("-inf"), tl.float32)
         total = tl.zeros([M], tl.float32)
         found = tl.zeros([M, CP], tl.float32)
@@ -223,7 +214,9 @@ def forward(value, key, query, att, first, second, source_ptr, target_ptr, out, 
             valid, place = tied(
                 RELATIONS[r], first[r], second[r], target, here, count, is_target, there, is_source, DROP
             )
-            left = keys_of(RELATIONS[r], key[r], source, is_source, head, column, MODE, H, C)
+            left = ends_of(
+                key[r], source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, MODE, H, C
+            )
             score = scored(
                 RELATIONS[r], value[r], query, att, left, right, target, is_target, source, is_source, head, slope, scale,
                 MODE, H, C, PRECISION,
@@ -263,7 +256,9 @@ def backward_targets(value, key, query, att, first, second, source_ptr, target_p
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
     for r in tl.static_range(len(RELATIONS)):
         start, count = others(source_ptr[r], sample, here, is_target)
-        right = queries_of(RELATIONS[r], query, target, is_target, head, column, MODE, H, C)
+        right = ends_of(
+            query, target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, head, column, MODE, H, C
+        )
         g = grads_of(RELATIONS[r], grad, target, is_target, head, column, MERGED, H, C)
         top = tl.full([M], float("-inf"), tl.float32)
         total = tl.zeros([M], tl.float32)
@@ -274,7 +269,9 @@ def backward_targets(value, key, query, att, first, second, source_ptr, target_p
             valid, place = tied(
                 RELATIONS[r], first[r], second[r], target, here, count, is_target, there, is_source, DROP
             )
-            left = keys_of(RELATIONS[r], key[r], source, is_source, head, column, MODE, H, C)
+            left = ends_of(
+                key[r], source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, MODE, H, C
+            )
             score = scored(
                 RELATIONS[r], value[r], query, att, left, right, target, is_target, source, is_source, head, slope, scale,
                 MODE, H, C, PRECISION,
@@ -306,7 +303,9 @@ def backward_targets(value, key, query, att, first, second, source_ptr, target_p
             valid, place = tied(
                 RELATIONS[r], first[r], second[r], target, here, count, is_target, there, is_source, DROP
             )
-            left = keys_of(RELATIONS[r], key[r], source, is_source, head, column, MODE, H, C)
+            left = ends_of(
+                key[r], source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, MODE, H, C
+            )
             score, unbent = scored(
                 RELATIONS[r], value[r], query, att, left, right, target, is_target, source, is_source, head, slope, scale,
                 MODE, H, C, PRECISION,
@@ -350,7 +349,7 @@ def backward_sources(value, key, query, att, first, second, target_ptr, source_p
     head, source, column = tl.program_id(1), begin + there, tl.arange(0, CP)
     for r in tl.static_range(len(RELATIONS)):
         start, count = others(target_ptr[r], sample, there, is_source)
-        left = keys_of(RELATIONS[r], key, source, is_source, head, column, MODE, H, C)
+        left = ends_of(key, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, MODE, H, C)
         row = rows_of(value, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, H, C)
         drow = tl.zeros([M, CP], tl.float32)
         dkey_row = tl.zeros([M, CP], tl.float32)
@@ -361,7 +360,9 @@ def backward_sources(value, key, query, att, first, second, target_ptr, source_p
             valid, place = tied(
                 RELATIONS[r], first[r], second[r], target, here, count, is_target, there, is_source, DROP
             )
-            right = queries_of(RELATIONS[r], query[r], target, is_target, head, column, MODE, H, C)
+            right = ends_of(
+                query[r], target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, head, column, MODE, H, C
+            )
             score, unbent = scored(
                 RELATIONS[r], value, query[r], att, left, right, target, is_target, source, is_source, head, slope, scale,
                 MODE, H, C, PRECISION,
