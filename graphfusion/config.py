@@ -30,7 +30,7 @@ class ModelConfig:
     relations: tuple[Mapping[str, Any], ...] = ()
     fusion: str = "graph"
     fusion_options: Mapping[str, Any] = field(default_factory=dict)
-    attention: str = "gatv2"  # until the tables of the engine are made with `gat`; see the README
+    attention: str = "gat"
     relation_attention: Mapping[str, str] = field(default_factory=dict)
     readout: str = "mean"
     dim: int = 64

@@ -40,7 +40,7 @@ class GraphFusion(FusionStrategy):
         dim: int,
         layers: int = 2,
         heads: int = 4,
-        attention: str | Mapping[EdgeType, str] = "gatv2",
+        attention: str | Mapping[EdgeType, str] = "gat",
         readout: str = "attention",
         dropout: float = 0.0,
         feedforward: int = 0,

@@ -169,7 +169,7 @@ def test_gradients_reach_every_parameter(fusion: str, make_test_model: Make, sam
     ]  # a softmax does not feel a bias; hubs are never absent
     if fusion == "cross_attention":  # where the query modality is absent, the others stand for it
         spared.append("fusion.readouts.parts.0.absent")
-    if fusion == "gat":  # of the hub to itself: the weight of a single edge is 1 whatever its score
+    if fusion in ("graph", "gat"):  # of the hub to itself: the weight of a single edge is 1 whatever its score
         spared += [f"layers.{k}.attention.groups.0.query.{hub}" for k in range(2)]
     if fusion in LEFT_OUT:
         spared.append(".absent")
