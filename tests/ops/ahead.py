@@ -18,8 +18,6 @@ import torch
 HEADS, WIDTH = 8, 32
 PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
 """Kernels that are launched; the others are parts of them."""
-PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
-"""Kernels that are launched; the others are parts of them."""
 DTYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64",
 }  # fmt: skip

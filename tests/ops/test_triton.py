@@ -35,9 +35,11 @@ OPTIONS: dict[str, dict[str, object]] = {
 
 @pytest.fixture(autouse=True)
 def interpreter() -> Iterator[None]:
-    """Every test here but those of compiled kernels interprets them."""
+    """Every test here but those of compiled kernels interprets them. What no kernel writes is not a number."""
+    torch.use_deterministic_algorithms(True)
     with interpreted_kernels():
         yield
+    torch.use_deterministic_algorithms(False)
 
 
 def calls() -> ModuleType:
@@ -156,7 +158,10 @@ def test_tiles_give_what_pairs_give(mode: str) -> None:
     with mock.patch.object(calls().tiles, "forward", wraps=calls().tiles.forward) as launched:
         check(blocks(mode, 2, 5), mode, form="tiles")
         check(blocks(mode, 1, 3, merged=False), mode, form="tiles", dropout=0.3, seed=SEED)
-    assert [len(call.args[2]) for call in launched.call_args_list] == [3, 1, 3, 1]  # the listed relation is walked
+    assert [len(call.args[1]) for call in launched.call_args_list] == [
+        4,
+        4,
+    ]  # both types at once; the listed relation is walked
 
 
 def test_the_linear_form_gives_what_pairs_give() -> None:
@@ -168,7 +173,7 @@ def test_the_linear_form_gives_what_pairs_give() -> None:
         check(two, "gat", form="scan")
         check(apart, "gat", form="scan", slope=0.0)
         check(tied, "gat", form="scan", slope=1.0)
-    assert [len(call.args[2]) for call in launched.call_args_list] == [1] * 6
+    assert [len(call.args[1]) for call in launched.call_args_list] == [2] * 3
 
 
 def test_grouped_projections_are_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +197,18 @@ def test_grouped_projections_are_those_of_the_reference(monkeypatch: pytest.Monk
     assert launched.call_count == 1
     for a, b in zip(*found, strict=True):
         assert off(a, b) <= LIMIT
+
+
+@pytest.mark.parametrize(("form", "mode", "forward", "backward"), [("walk", "gat", 1, 2), ("tiles", "gatv2", 2, 4)])
+def test_one_launch_a_form_and_pass_serves_all_node_types(form: str, mode: str, forward: int, backward: int) -> None:
+    """Tiles leave listed relations to a walk."""
+    import triton.runtime.interpreter as interpreter
+
+    inputs = blocks(mode, 1, 3).to(torch.float32)
+    with mock.patch.object(interpreter.GridExecutor, "__call__", autospec=True) as launched:
+        out = inputs.run(mode, backend=f"triton-{form}")[0]
+    assert len(out) == 2
+    assert launched.call_count == forward + backward
 
 
 def test_forms_take_samples_without_nodes() -> None:

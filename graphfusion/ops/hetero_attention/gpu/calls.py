@@ -15,11 +15,9 @@ from triton.language import constexpr
 
 from graphfusion.ops.hetero_attention.gpu import scan, tiles, walk
 from graphfusion.ops.hetero_attention.gpu.forms import FORMS, Size, able_to, cheapest
+from graphfusion.ops.hetero_attention.gpu.group import Group, Static, each
 from graphfusion.ops.hetero_attention.pairs import KINDS
 from graphfusion.ops.hetero_attention.plan import Row, outputs_of, read_layout, width_of
-
-Relation = Any
-"""An entry of `RELATIONS`, see `kernels.walk`: a `constexpr`, since Triton 3.6 hands no plain tuple on to a helper."""
 
 
 class Call:
@@ -73,7 +71,11 @@ class Call:
         self.forms = [self._form(row, form) for row in self.rows]
 
     def _form(self, row: Row, wanted: str) -> str:
-        """How a relation is evaluated: as wanted where it can be, else as counted cost has it."""
+        """How a relation is evaluated: as wanted where it can be, else as counted cost has it; a walk where it has no node at
+        one end, which writes the zeros that there are.
+        """
+        if not (len(self.value[row.source]) and len(self.query[row.target])):
+            return FORMS[0]
         able = able_to(
             row.kind, self.mode, self.width, across=self.across, shared=self.shared, dropout=bool(self.sizes["DROP"]),
             slope=self.slope, loops=row.kind == "bitmask" or bool(row.parameters[0]),
@@ -95,47 +97,41 @@ class Call:
         if self.device.type == "cpu":  # interpreted; elsewhere the plan was checked when it was made
             for row in self.rows:
                 row.check_samples(self.index)
-        return [self._outputs(t) for t in range(len(self.query))]
-
-    def _outputs(self, t: int) -> Tensor:
-        """Outputs of the node type `t`."""
-        shape = (len(self.query[t]), outputs_of(self.entering[t], self.merged), self.heads, self.width)
-        out = torch.empty(shape, device=self.device)
-        if out.numel():
-            for place, (launch, rows) in enumerate(
-                self._launches(self.into(t), (walk.forward, tiles.forward, scan.forward))
-            ):
-                launch(self, t, rows, out, add=self.merged and place > 0)
+        out = [
+            torch.empty(len(q), outputs_of(self.entering[t], self.merged), self.heads, self.width, device=self.device)
+            for t, q in enumerate(self.query)
+        ]
+        begun: set[int] = set()
+        for launch, rows in self._launches((walk.forward, tiles.forward, scan.forward)):
+            launch(self, rows, out, begun if self.merged else ())
+            begun |= {row.target for row in rows}
         return out
 
     def backward(self, grad: Sequence[Tensor]) -> list[Tensor]:
         """Gradients of value, key, query, att (if there is one) and edge, one after another, from those of the outputs."""
         value, key, query, att, edge = self.given
         self.grad = [g.contiguous() for g in grad]
-        self.dvalue = [torch.zeros(v.shape, device=self.device) for v in self.value]
-        self.dkey, self.dquery = ([torch.zeros_like(t) for t in part] for part in (self.key, self.query))
+        self.dvalue, self.dkey, self.dquery = (
+            [torch.empty_like(t) for t in part] for part in (self.value, self.key, self.query)
+        )
         self.dedge = [torch.zeros_like(e) for e in self.edge]
         self.datt = None if self.att is None else torch.zeros_like(self.att)
         # of each target, relation and head: the logarithm of the softmax's sum, and Σ α m (g · v)
         self.log_sum, self.mean = (
-            [torch.zeros(*q.shape[:2], self.heads, device=self.device) for q in self.query] for _ in range(2)
+            [torch.empty(*q.shape[:2], self.heads, device=self.device) for q in self.query] for _ in range(2)
         )
-        types = range(len(self.query))
-        for t in types:
-            for launch, rows in self._launches(self.into(t), (walk.of_targets, tiles.of_targets, scan.backward)):
-                launch(self, t, rows)
-        for t in types:
-            leave = [row for row in self.rows if row.source == t]
-            for launch, rows in self._launches(leave, (walk.of_sources, tiles.of_sources, None)):
-                launch(self, t, rows)
+        for launch, rows in self._launches((walk.of_targets, tiles.of_targets, scan.backward)):
+            launch(self, rows)
+        for launch, rows in self._launches((walk.of_sources, tiles.of_sources, None)):
+            launch(self, rows)
         found = [*self.dvalue, *self.dkey, *self.dquery, *([] if self.datt is None else [self.datt]), *self.dedge]
         like = [*value, *key, *query, *([] if att is None else [att]), *edge]
         return [f.to(t.dtype).view(t.shape) for f, t in zip(found, like, strict=True)]
 
-    def _launches(self, rows: Sequence[Row], each: Sequence[Any]) -> Iterator[tuple[Any, list[Row]]]:
+    def _launches(self, passes: Sequence[Any]) -> Iterator[tuple[Any, list[Row]]]:
         """What launches each form, with the relations that are to be evaluated so, where there are any."""
-        for form, launch in zip(FORMS, each, strict=True):
-            own = [row for row in rows if self.forms[self.number(row)] == form]
+        for form, launch in zip(FORMS, passes, strict=True):
+            own = [row for row, chosen in zip(self.rows, self.forms, strict=True) if chosen == form]
             if own and launch:
                 yield launch, own
 
@@ -143,11 +139,7 @@ class Call:
         """Place of a relation in the plan."""
         return self.rows.index(row)
 
-    def into(self, t: int) -> list[Row]:
-        """Relations that enter a type, in slot order."""
-        return sorted((row for row in self.rows if row.target == t), key=lambda row: row.enters)
-
-    def entries(self, rows: Sequence[Row]) -> tuple[Relation, ...]:
+    def entries(self, rows: Sequence[Row]) -> tuple[Static, ...]:
         """What kernels know of relations when they are compiled."""
         return tuple(
             constexpr((
@@ -160,6 +152,39 @@ class Call:
     def has_edge(self, row: Row) -> bool:
         """Whether the edges of a relation have features."""
         return bool(self.edge) and self.edge[self.number(row)].numel() > 0
+
+    def at_targets(self, group: Group) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Arguments that passes over targets share, `Group.of(…, "target")`: value, key, query and att; index tensors of each
+        relation, `ptr` of sources and of targets.
+        """
+        value, query = each(self.value, group.others), each(self.query, group.own)
+        keys = each(self.key, group.others) if self.key else value
+        index = each(self.index, group.others), each(self.index, group.own)
+        return (value, keys, query, self._att), (*self.pairs(group.rows), *index)
+
+    def at_sources(self, group: Group) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """Arguments that passes over sources share, `Group.of(…, "source")`: value, key, query and att; `ptr` of targets and of
+        sources, gradients of outputs and what passes over targets left; where gradients of value and key go.
+        """
+        value, query = each(self.value, group.own), each(self.query, group.others)
+        left = (each(part, group.others) for part in (self.grad, self.log_sum, self.mean))
+        found = each(self.dvalue, group.own)
+        return (
+            (value, each(self.key, group.own) if self.key else value, query, self._att),
+            (each(self.index, group.others), each(self.index, group.own), *left),
+            (found, each(self.dkey, group.own) if self.key else found),
+        )
+
+    def partial_att(self, programs: int) -> Tensor:
+        """Where each program of a type adds up its part of the gradient of att (programs, relations, H, C); any tensor if there is
+        none.
+        """
+        return self._att if self.att is None else torch.zeros(programs, *self.att.shape, device=self.device)
+
+    @property
+    def _att(self) -> Tensor:
+        """Any tensor where there is none."""
+        return self.value[0] if self.att is None else self.att
 
     def pairs(self, rows: Sequence[Row]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Two index tensors of each relation; any where it has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,21 +36,22 @@ Sums = tuple[Tensor, Tensor, Tensor, Tensor]
 """Running sums of rows (N + B, H, C) and of numbers (N + B, H), from the front and from the back."""
 
 
-def forward(call: Call, t: int, rows: Sequence[Row], out: Tensor, add: bool) -> None:
-    """Write the outputs of the node type `t`, or add to them."""
+def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Collection[int]) -> None:
+    """Write the outputs of each node type, or add to those of types that have `begun`."""
     for place, row in enumerate(rows):
         order, sums = _of_sources(call, row)
-        kernels.combine[_grid(call, len(out))](
-            *_ends(call, row, order), *sums, out, *_numbers(call, _sources(call, row)), ADD=add or (place > 0 and call.merged),
+        earlier = call.merged and any(row.target == other.target for other in rows[:place])
+        kernels.combine[_grid(call, len(out[row.target]))](
+            *_ends(call, row, order), *sums, out[row.target], *_numbers(call, _sources(call, row)),
+            ADD=earlier or row.target in begun,
             **_slots(call, row), **_output(call, row), **_widths(call), **_without("K"),
         )  # fmt: skip
 
 
-def backward(call: Call, t: int, rows: Sequence[Row]) -> None:
+def backward(call: Call, rows: Sequence[Row]) -> None:
     """Gradients of query, value and key."""
     for row in rows:
-        if len(call.query[t]) and len(call.value[row.source]):
-            _backward(call, row)
+        _backward(call, row)
 
 
 def _backward(call: Call, row: Row) -> None:
@@ -88,12 +89,11 @@ def _of_sources(call: Call, row: Row) -> tuple[Tensor, Sums]:
 
 def _rank(call: Call, side: Side) -> Tensor:
     """(N, H) places in the sample of its nodes, largest logit first."""
-    order = torch.zeros(len(side.logit), call.heads, dtype=torch.int32, device=call.device)
-    if len(side.logit):
-        kernels.rank[_grid(call, len(side.logit))](
-            side.logit, side.ptr, order, call.samples, call.samples.bit_length(), SLOT=side.slot, SLOTS=side.slots,
-            H=call.heads, **scanned(),
-        )  # fmt: skip
+    order = torch.empty(len(side.logit), call.heads, dtype=torch.int32, device=call.device)
+    kernels.rank[_grid(call, len(side.logit))](
+        side.logit, side.ptr, order, call.samples, call.samples.bit_length(), SLOT=side.slot, SLOTS=side.slots,
+        H=call.heads, **scanned(),
+    )  # fmt: skip
     return order
 
 

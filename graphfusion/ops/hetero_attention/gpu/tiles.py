@@ -1,14 +1,14 @@
-"""Launches of the kernels that evaluate a relation in tiles: dense ones and bit masks, one launch a node type and pass."""
+"""Launches of the kernels that evaluate a relation in tiles: dense ones and bit masks, one launch a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from graphfusion.ops.hetero_attention.gpu.config import power, precision, tiled
+from graphfusion.ops.hetero_attention.gpu.group import Group, each
 from graphfusion.ops.hetero_attention.gpu.kernels import tiles as kernels
 from graphfusion.ops.hetero_attention.plan import Row
 
@@ -16,43 +16,37 @@ if TYPE_CHECKING:
     from graphfusion.ops.hetero_attention.gpu.calls import Call
 
 
-def forward(call: Call, t: int, rows: Sequence[Row], out: Tensor, add: bool) -> None:
-    """Write the outputs of the node type `t`, or add to them."""
-    sizes = _sizes(call)
-    kernels.forward[_grid(call, len(out), sizes)](
-        *_inputs(call, t, rows), out, *call.numbers, RELATIONS=call.entries(rows), ADD=add, **sizes
-    )
+def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Collection[int]) -> None:
+    """Write the outputs of each node type, or add to those of types that have `begun`."""
+    group, sizes = Group.of(rows, "target"), _sizes(call)
+    tensors, index = call.at_targets(group)
+    kernels.forward[_grid(call, group, call.query, sizes)](
+        *tensors, *index, each(out, group.own), *call.numbers,
+        RELATIONS=call.entries(group.rows), TYPES=group.types(begun), **sizes,
+    )  # fmt: skip
 
 
-def of_targets(call: Call, t: int, rows: Sequence[Row]) -> None:
+def of_targets(call: Call, rows: Sequence[Row]) -> None:
     """Gradients of query and att, and what `of_sources` needs."""
-    query, sizes = call.query[t], _sizes(call)
-    if not len(query):
-        return
-    grid = _grid(call, len(query), sizes)
-    shape = (grid[0], len(rows), call.heads, call.width) if call.mode == "gatv2" else (1,)
-    datt = torch.empty(shape, device=call.device)
-    kernels.backward_targets[grid](
-        *_inputs(call, t, rows), call.grad[t], *call.numbers, call.dquery[t], datt, call.log_sum[t], call.mean[t],
-        RELATIONS=call.entries(rows), **sizes,
+    group, sizes = Group.of(rows, "target"), _sizes(call)
+    tensors, index = call.at_targets(group)
+    datt = call.partial_att(max(_blocks(call, len(call.query[t]), sizes) for t in group.own))
+    left = (each(part, group.own) for part in (call.dquery, call.log_sum, call.mean))
+    kernels.backward_targets[_grid(call, group, call.query, sizes)](
+        *tensors, *index, each(call.grad, group.own), *call.numbers, *left, datt,
+        RELATIONS=call.entries(group.rows), TYPES=group.types(), RELATED=len(call.rows), **sizes,
     )  # fmt: skip
     if call.datt is not None:
-        call.datt[[call.number(row) for row in rows]] = datt.sum(0)
+        call.datt += datt.sum(0)
 
 
-def of_sources(call: Call, t: int, rows: Sequence[Row]) -> None:
+def of_sources(call: Call, rows: Sequence[Row]) -> None:
     """Gradients of value and key."""
-    value, sizes = call.value[t], _sizes(call)
-    if not len(value):
-        return
-    ends = [row.target for row in rows]
-    query, index, grad, log_sum, mean = (
-        tuple(part[end] for end in ends) for part in (call.query, call.index, call.grad, call.log_sum, call.mean)
-    )
-    kernels.backward_sources[_grid(call, len(value), sizes)](
-        value, call.key[t] if call.key else value, query, value if call.att is None else call.att, *call.pairs(rows), index,
-        call.index[t], grad, log_sum, mean, *call.numbers, call.dvalue[t], call.dkey[t] if call.key else value,
-        RELATIONS=call.entries(rows), **sizes,
+    group, sizes = Group.of(rows, "source"), _sizes(call)
+    tensors, left, found = call.at_sources(group)
+    kernels.backward_sources[_grid(call, group, call.value, sizes)](
+        *tensors, *call.pairs(group.rows), *left, *call.numbers, *found,
+        RELATIONS=call.entries(group.rows), TYPES=group.types(), **sizes,
     )  # fmt: skip
 
 
@@ -61,16 +55,11 @@ def _sizes(call: Call) -> dict[str, Any]:
     return {**call.sizes, "CP": columns, "PRECISION": precision(call.value[0].dtype), **tiled(columns)}
 
 
-def _grid(call: Call, nodes: int, sizes: dict[str, Any]) -> tuple[int, int]:
-    """Programs for the blocks of all samples, whatever their sizes, and for the heads."""
-    return nodes // int(sizes["M"]) + call.samples, call.heads
+def _grid(call: Call, group: Group, tensors: Sequence[Tensor], sizes: dict[str, Any]) -> tuple[int, int]:
+    """Programs for the blocks of all types, and for the heads."""
+    return sum(_blocks(call, len(tensors[t]), sizes) for t in group.own), call.heads
 
 
-def _inputs(call: Call, t: int, rows: Sequence[Row]) -> tuple[Any, ...]:
-    """Arguments that the passes over targets share."""
-    ends = [row.source for row in rows]
-    value = tuple(call.value[end] for end in ends)
-    return (
-        value, tuple(call.key[end] for end in ends) if call.key else value, call.query[t],
-        value[0] if call.att is None else call.att, *call.pairs(rows), tuple(call.index[end] for end in ends), call.index[t],
-    )  # fmt: skip
+def _blocks(call: Call, nodes: int, sizes: dict[str, Any]) -> int:
+    """Enough for the blocks of all samples, whatever their sizes."""
+    return nodes // int(sizes["M"]) + call.samples

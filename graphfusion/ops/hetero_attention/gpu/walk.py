@@ -1,14 +1,14 @@
-"""Launches of the kernels that walk pairs one by one: any relation, one launch a node type and pass."""
+"""Launches of the kernels that walk pairs one by one: any relation, one launch a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from graphfusion.ops.hetero_attention.gpu.config import power, walked
+from graphfusion.ops.hetero_attention.gpu.group import Group, each
 from graphfusion.ops.hetero_attention.gpu.kernels import walk as kernels
 from graphfusion.ops.hetero_attention.index import by_source
 from graphfusion.ops.hetero_attention.plan import Row
@@ -20,45 +20,49 @@ TARGETS = 32
 """Targets that a program of `gatv2` adds up the gradient of att over."""
 
 
-def forward(call: Call, t: int, rows: Sequence[Row], out: Tensor, add: bool) -> None:
-    """Write the outputs of the node type `t`, or add to them."""
-    sizes = _sizes(call)
-    kernels.forward[(_programs(len(out), sizes),)](
-        *_inputs(call, t, rows), out, *call.numbers, len(out),
-        RELATIONS=call.entries(rows), ACROSS=call.across, ADD=add, **sizes,
-    )  # fmt: skip
+def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Collection[int]) -> None:
+    """Write the outputs of each node type, or add to those of types that have `begun`."""
+    group, sizes = Group.of(rows, "target"), _sizes(call)
+    tensors, index = call.at_targets(group)
+    programs = group.blocks(call.query, sizes["M"])
+    if programs:
+        kernels.forward[(programs,)](
+            *tensors, _edges(call, group.rows), *index, each(out, group.own), *call.numbers,
+            RELATIONS=call.entries(group.rows), TYPES=group.types(begun), ACROSS=call.across, **sizes,
+        )  # fmt: skip
 
 
-def of_targets(call: Call, t: int, rows: Sequence[Row]) -> None:
+def of_targets(call: Call, rows: Sequence[Row]) -> None:
     """Gradients of query, edge features and att, and what `of_sources` needs."""
-    query, v2, sizes = call.query[t], call.mode == "gatv2", _sizes(call)
-    if not len(query):
+    group, sizes = Group.of(rows, "target"), _sizes(call)
+    tensors, index = call.at_targets(group)
+    most = max(len(call.query[t]) for t in group.own)
+    if not most:
         return
-    targets = min(TARGETS, power(_programs(len(query), sizes))) if v2 else 1
-    programs = _programs(len(query), sizes, targets)
-    datt = torch.zeros((programs, len(rows), call.heads, call.width) if v2 else (1,), device=call.device)
-    dedge = tuple(call.dedge[call.number(row)] if call.dedge else query for row in rows)
+    together = 1 if call.datt is None else min(TARGETS, power(-(-most // sizes["M"])))
+    programs = group.blocks(call.query, together * sizes["M"])
+    datt = call.partial_att(-(-most // (together * sizes["M"])))
+    dedge = tuple(call.dedge[call.number(row)] if call.dedge else index[0][0] for row in group.rows)
+    left = (each(part, group.own) for part in (call.dquery, call.log_sum, call.mean))
     kernels.backward_targets[(programs,)](
-        *_inputs(call, t, rows), call.grad[t], *call.numbers, len(query), call.dquery[t], dedge, datt, call.log_sum[t],
-        call.mean[t], RELATIONS=call.entries(rows), ACROSS=call.across, T=targets, **sizes,
+        *tensors, _edges(call, group.rows), *index, each(call.grad, group.own), *call.numbers, *left, dedge, datt,
+        RELATIONS=call.entries(group.rows), TYPES=group.types(), RELATED=len(call.rows), ACROSS=call.across, T=together, **sizes,
     )  # fmt: skip
     if call.datt is not None:
-        call.datt[[call.number(row) for row in rows]] = datt.sum(0)
+        call.datt += datt.sum(0)
 
 
-def of_sources(call: Call, t: int, rows: Sequence[Row]) -> None:
+def of_sources(call: Call, rows: Sequence[Row]) -> None:
     """Gradients of value and key."""
-    value, sizes = call.value[t], _sizes(call)
-    if not len(value):
-        return
-    lists = [_by_source(row, len(value), call.index[t]) for row in rows]
-    ends = [row.target for row in rows]
-    kernels.backward_sources[(_programs(len(value), sizes),)](
-        value, call.key[t] if call.key else value, _each(call.query, ends), value if call.att is None else call.att,
-        _edges(call, rows), *(tuple(part) for part in zip(*lists, strict=True)), _each(call.index, ends), call.index[t],
-        _each(call.grad, ends), _each(call.log_sum, ends), _each(call.mean, ends), *call.numbers, len(value),
-        call.dvalue[t], call.dkey[t] if call.key else value, RELATIONS=call.entries(rows), **sizes,
-    )  # fmt: skip
+    group, sizes = Group.of(rows, "source"), _sizes(call)
+    tensors, left, found = call.at_sources(group)
+    lists = zip(*(_by_source(row, len(call.value[row.source]), call.index[0]) for row in group.rows), strict=True)
+    programs = group.blocks(call.value, sizes["M"])
+    if programs:
+        kernels.backward_sources[(programs,)](
+            *tensors, _edges(call, group.rows), *lists, *left, *call.numbers, *found,
+            RELATIONS=call.entries(group.rows), TYPES=group.types(), **sizes,
+        )  # fmt: skip
 
 
 def _sizes(call: Call) -> dict[str, Any]:
@@ -66,24 +70,6 @@ def _sizes(call: Call) -> dict[str, Any]:
     return {
         **call.sizes, "HP": padded, "CP": columns, "V": 1 if call.shared else call.heads, **walked(padded * columns),
     }  # fmt: skip
-
-
-def _programs(nodes: int, sizes: dict[str, Any], times: int = 1) -> int:
-    return -(-nodes // (times * int(sizes["M"])))
-
-
-def _inputs(call: Call, t: int, rows: Sequence[Row]) -> tuple[Any, ...]:
-    """Arguments that the passes over targets share."""
-    ends = [row.source for row in rows]
-    value = _each(call.value, ends)
-    return (
-        value, _each(call.key, ends) if call.key else value, call.query[t], value[0] if call.att is None else call.att,
-        _edges(call, rows), *call.pairs(rows), _each(call.index, ends), call.index[t],
-    )  # fmt: skip
-
-
-def _each(tensors: Sequence[Tensor], types: Sequence[int]) -> tuple[Tensor, ...]:
-    return tuple(tensors[t] for t in types)
 
 
 def _edges(call: Call, rows: Sequence[Row]) -> tuple[Tensor, ...]:

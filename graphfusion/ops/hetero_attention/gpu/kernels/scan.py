@@ -60,7 +60,7 @@ def rank(logit, ptr, order, samples, steps, SLOT: tl.constexpr, SLOTS: tl.conste
     """Write the order of each sample's nodes, largest logit first, equal ones as they stand: a program of the grid
     (⌊N / M⌋ + B, H). By counting: n² comparisons, which cost less than a sort up to several thousand nodes.
     """
-    sample, start, here, inside = block(ptr, samples, steps, M)
+    sample, start, here, inside = block(tl.program_id(0), ptr, samples, steps, M)
     head = tl.program_id(1)
     count = others(ptr, sample, here, inside)[1]
     own = numbers_of(logit, start + here, SLOT, SLOTS, inside, head, H)
@@ -171,7 +171,7 @@ def combine(key, query, order, source_ptr, target_ptr, front, front_number, back
     """Outputs of a block of targets and a head, written or (`ADD`) added to what is there: a program of the grid
     (⌊N / M⌋ + B, H).
     """
-    sample, begin, here, inside = block(target_ptr, samples, steps, M)
+    sample, begin, here, inside = block(tl.program_id(0), target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
     u1, u2, s1, z1, s2, z2 = of_targets(
         key, query, order, source_ptr, front, front_number, back, back_number, slope, halvings, sample, target, here,
@@ -190,7 +190,7 @@ def backward_targets(key, query, order, source_ptr, target_ptr, front, front_num
                      ENTERS: tl.constexpr, ENTERING: tl.constexpr, OUT: tl.constexpr, OUTS: tl.constexpr,
                      H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, M: tl.constexpr):  # fmt: skip
     """Gradient of the query, and U1, U2 and μ (N, H), of a block of targets and a head: a program of the grid as `combine`."""
-    sample, begin, here, inside = block(target_ptr, samples, steps, M)
+    sample, begin, here, inside = block(tl.program_id(0), target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
     u1, u2, s1, z1, s2, z2 = of_targets(
         key, query, order, source_ptr, front, front_number, back, back_number, slope, halvings, sample, target, here,
@@ -217,7 +217,7 @@ def backward_sources(value, key, query, order, ranked, target_ptr, source_ptr, f
     """Gradients of value and key of a block of sources and a head: a program of the grid (⌊N / M⌋ + B, H). `order` is that of
     the sources, `ranked` that of the targets, over which the sums run.
     """
-    sample, begin, here, inside = block(source_ptr, samples, steps, M)
+    sample, begin, here, inside = block(tl.program_id(0), source_ptr, samples, steps, M)
     head, source, column = tl.program_id(1), begin + here, tl.arange(0, CP)
     start, count = others(target_ptr, sample, here, inside)
     own = numbers_of(key, source, LEAVES, LEAVING, inside, head, H)

@@ -3,7 +3,8 @@
 sources, whose products run on tensor cores (Dao et al. 2022). Formulas: README.md, sections 1 and 2.
 
 A program has a block of one sample's nodes and one head. Scores are never written; sums are float32; every number is written by one
-program in one order, and nothing is added atomically. `RELATIONS` and letters as in `walk`; tiles are (T targets, S sources).
+program in one order, and nothing is added atomically. `RELATIONS`, `TYPES` and letters as in `walk`; tiles are (T targets, S
+sources).
 """
 
 from __future__ import annotations
@@ -28,13 +29,12 @@ from graphfusion.ops.hetero_attention.gpu.kernels.walk import (
 
 
 @triton.jit
-def block(ptr, samples, steps, M: tl.constexpr):
-    """Sample of this program, its first node, and the places in it of the block's nodes (M,) and whether they are there.
+def block(own, ptr, samples, steps, M: tl.constexpr):
+    """Sample of a type's program `own`, its first node, and the places in it of the block's nodes (M,) and whether they are there.
 
     Sample `b` has the programs from ⌊ptr[b] / M⌋ + b on: enough for its nodes, and known without a look at `ptr` from the
     host.
     """
-    own = tl.program_id(0)
     low = own * 0
     high = low + samples
     for _ in range(steps):
@@ -191,16 +191,16 @@ def spread(relation: tl.constexpr, value, query, att, dscore, target, is_target,
     return dquery, dvalue, datt
 
 
-@triton.jit(do_not_specialize=FREE)
-def forward(value, key, query, att, first, second, source_ptr, target_ptr, out, seed, threshold, rescale, slope, scale,
-            samples, steps, RELATIONS: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr,
-            ADD: tl.constexpr, H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
-            PRECISION: tl.constexpr):  # fmt: skip
-    """Outputs of a block of targets and a head: a program of the grid (⌊N / M⌋ + B, H). `ADD`: to what is there."""
-    sample, begin, here, is_target = block(target_ptr, samples, steps, M)
+@triton.jit
+def outputs(own, FIRST: tl.constexpr, END: tl.constexpr, ADD: tl.constexpr, value, key, query, att, first, second, source_ptr,
+            target_ptr, out, seed, threshold, rescale, slope, scale, samples, steps, RELATIONS: tl.constexpr,
+            MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
+            M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Outputs of a block of targets of one type and a head, by its program `own`."""
+    sample, begin, here, is_target = block(own, target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
     merged = tl.zeros([M, CP], tl.float32)
-    for r in tl.static_range(len(RELATIONS)):
+    for r in tl.static_range(FIRST, END):
         start, count = others(source_ptr[r], sample, here, is_target)
         right = ends_of(
             query, target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, head, column, MODE, H, C
@@ -245,16 +245,32 @@ def forward(value, key, query, att, first, second, source_ptr, target_ptr, out, 
 
 
 @triton.jit(do_not_specialize=FREE)
-def backward_targets(value, key, query, att, first, second, source_ptr, target_ptr, grad, seed, threshold, rescale, slope,
-                     scale, samples, steps, dquery, datt, log_sum, mean_of, RELATIONS: tl.constexpr, MODE: tl.constexpr,
-                     DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-                     M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gradients of query and att, and what `backward_sources` needs of each target, relation and head (see `walk`): a program
-    of the grid (⌊N / M⌋ + B, H). Each writes its own row of `datt` (programs, relations, H, C).
-    """
-    sample, begin, here, is_target = block(target_ptr, samples, steps, M)
+def forward(value, key, query, att, first, second, source_ptr, target_ptr, out, seed, threshold, rescale, slope, scale, samples,
+            steps, RELATIONS: tl.constexpr, TYPES: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr,
+            H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
+            PRECISION: tl.constexpr):  # fmt: skip
+    """Outputs of all types: a program of the grid (Σ ⌊N / M⌋ + B, H)."""
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        programs = tl.load(target_ptr[t] + samples) // M + samples
+        if (own >= 0) & (own < programs):
+            outputs(
+                own, TYPES[t][0], TYPES[t][1], TYPES[t][2], value, key, query[t], att, first, second, source_ptr,
+                target_ptr[t], out[t], seed, threshold, rescale, slope, scale, samples, steps, RELATIONS, MODE, DROP, MERGED,
+                H, C, CP, M, K, PRECISION,
+            )  # fmt: skip
+        own -= programs
+
+
+@triton.jit
+def of_targets(own, FIRST: tl.constexpr, END: tl.constexpr, value, key, query, att, first, second, source_ptr, target_ptr, grad,
+               seed, threshold, rescale, slope, scale, samples, steps, dquery, log_sum, mean_of, datt, RELATIONS: tl.constexpr,
+               RELATED: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr,
+               C: tl.constexpr, CP: tl.constexpr, M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """`backward_targets` for a block of targets of one type, by its program `own`."""
+    sample, begin, here, is_target = block(own, target_ptr, samples, steps, M)
     head, target, column = tl.program_id(1), begin + here, tl.arange(0, CP)
-    for r in tl.static_range(len(RELATIONS)):
+    for r in tl.static_range(FIRST, END):
         start, count = others(source_ptr[r], sample, here, is_target)
         right = ends_of(
             query, target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, head, column, MODE, H, C
@@ -335,19 +351,39 @@ def backward_targets(value, key, query, att, first, second, source_ptr, target_p
                 dquery, target, RELATIONS[r][ENTERS], RELATIONS[r][ENTERING], is_target, drow, head, column, H, C
             )
         if MODE == "gatv2":
-            at = ((tl.program_id(0).to(tl.int64) * len(RELATIONS) + r) * H + head) * C + column
+            at = ((own.to(tl.int64) * RELATED + RELATIONS[r][NUMBER]) * H + head) * C + column
             tl.store(datt + at, datt_here, mask=column < C)
 
 
 @triton.jit(do_not_specialize=FREE)
-def backward_sources(value, key, query, att, first, second, target_ptr, source_ptr, grad, log_sum, mean_of, seed, threshold,
-                     rescale, slope, scale, samples, steps, dvalue, dkey, RELATIONS: tl.constexpr, MODE: tl.constexpr,
-                     DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-                     M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gradients of value and key of a block of sources and a head: a program of the grid (⌊N / M⌋ + B, H)."""
-    sample, begin, there, is_source = block(source_ptr, samples, steps, M)
+def backward_targets(value, key, query, att, first, second, source_ptr, target_ptr, grad, seed, threshold, rescale, slope,
+                     scale, samples, steps, dquery, log_sum, mean_of, datt, RELATIONS: tl.constexpr, TYPES: tl.constexpr,
+                     RELATED: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr,
+                     C: tl.constexpr, CP: tl.constexpr, M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gradients of query and att, and what `backward_sources` needs of each target, relation and head (see `walk`): a program
+    of the grid (Σ ⌊N / M⌋ + B, H). Each writes its own row of `datt` (programs of a type, RELATED, H, C).
+    """
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        programs = tl.load(target_ptr[t] + samples) // M + samples
+        if (own >= 0) & (own < programs):
+            of_targets(
+                own, TYPES[t][0], TYPES[t][1], value, key, query[t], att, first, second, source_ptr, target_ptr[t], grad[t],
+                seed, threshold, rescale, slope, scale, samples, steps, dquery[t], log_sum[t], mean_of[t], datt, RELATIONS,
+                RELATED, MODE, DROP, MERGED, H, C, CP, M, K, PRECISION,
+            )  # fmt: skip
+        own -= programs
+
+
+@triton.jit
+def of_sources(own, FIRST: tl.constexpr, END: tl.constexpr, value, key, query, att, first, second, target_ptr, source_ptr, grad,
+               log_sum, mean_of, seed, threshold, rescale, slope, scale, samples, steps, dvalue, dkey, RELATIONS: tl.constexpr,
+               MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
+               M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """`backward_sources` for a block of sources of one type, by its program `own`."""
+    sample, begin, there, is_source = block(own, source_ptr, samples, steps, M)
     head, source, column = tl.program_id(1), begin + there, tl.arange(0, CP)
-    for r in tl.static_range(len(RELATIONS)):
+    for r in tl.static_range(FIRST, END):
         start, count = others(target_ptr[r], sample, there, is_source)
         left = ends_of(key, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, MODE, H, C)
         row = rows_of(value, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, H, C)
@@ -395,3 +431,21 @@ def backward_sources(value, key, query, att, first, second, target_ptr, source_p
             store_rows(
                 dkey, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, dkey_row, head, column, H, C
             )
+
+
+@triton.jit(do_not_specialize=FREE)
+def backward_sources(value, key, query, att, first, second, target_ptr, source_ptr, grad, log_sum, mean_of, seed, threshold,
+                     rescale, slope, scale, samples, steps, dvalue, dkey, RELATIONS: tl.constexpr, TYPES: tl.constexpr,
+                     MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
+                     CP: tl.constexpr, M: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gradients of value and key of a block of sources and a head: a program of the grid (Σ ⌊N / M⌋ + B, H)."""
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        programs = tl.load(source_ptr[t] + samples) // M + samples
+        if (own >= 0) & (own < programs):
+            of_sources(
+                own, TYPES[t][0], TYPES[t][1], value[t], key[t], query, att, first, second, target_ptr, source_ptr[t], grad,
+                log_sum, mean_of, seed, threshold, rescale, slope, scale, samples, steps, dvalue[t], dkey[t], RELATIONS, MODE,
+                DROP, MERGED, H, C, CP, M, K, PRECISION,
+            )  # fmt: skip
+        own -= programs

@@ -1,10 +1,12 @@
 # mypy: ignore-errors
 """Kernels that walk the pairs of targets, or of sources, one relation after another. Formulas: README.md, sections 1 and 2.
 
-One launch a node type. A program holds `M` nodes × `K` edges of each × all heads × the width of a head at a time; sums are float32,
-every number is written by one program in one order, and nothing is added atomically. `RELATIONS` has for each relation, all known
-to the compiler: kind, four parameters, its number, slot among those that leave the source type, their number, slot among those that
-enter the target type, their number, whether it has edge features.
+One launch serves all node types. A program holds `M` nodes × `K` edges of each × all heads × the width of a head at a time; sums
+are float32, every number is written by one program in one order, and nothing is added atomically. `RELATIONS` has for each
+relation, all known to the compiler: kind, four parameters, its number, slot among those that leave the source type, their number,
+slot among those that enter the target type, their number, whether it has edge features. `TYPES` has for each type that a launch
+serves: the first of its relations, the one after its last, and whether outputs are added to what is there; its programs come
+after those of the types before it.
 
 Letters: `H` heads, `C` width of a head, both rounded up to `HP` and `CP`, powers of two; `V` value rows a node (`H`, or 1).
 """
@@ -18,7 +20,7 @@ CSR, DENSE, BROADCAST, WINDOW, GRID, BITMASK = (tl.constexpr(i) for i in range(6
 """Kinds, as `pairs.KINDS` counts them: Triton 3.6 takes no text in a tuple."""
 KIND, NUMBER, LEAVES, LEAVING, ENTERS, ENTERING, HAS_EDGE = (tl.constexpr(i) for i in (0, 5, 6, 7, 8, 9, 10))
 """Places in an entry of `RELATIONS`; parameters are at 1 to 4."""
-FREE = ("threshold", "rescale", "slope", "scale", "samples", "steps", "nodes")
+FREE = ("threshold", "rescale", "slope", "scale", "samples", "steps")
 """Arguments whose values no kernel is compiled anew for."""
 
 
@@ -230,8 +232,8 @@ def numbers_of(table, node, slot: tl.constexpr, slots: tl.constexpr, valid, head
 
 
 @triton.jit
-def store_rows(table, node, slot: tl.constexpr, slots: tl.constexpr, inside, found, head, column,
-               ROWS: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def store_rows(table, node, slot: tl.constexpr, slots: tl.constexpr, inside, found, head, column, ROWS: tl.constexpr,
+               C: tl.constexpr):  # fmt: skip
     """Write (M, HP or 1, CP) to a table (N, slots, ROWS, C)."""
     at = (node.to(tl.int64)[:, None, None] * slots + slot) * (ROWS * C) + column[None, None, :]
     mask = inside[:, None, None] & (column < C)[None, None, :]
@@ -275,8 +277,8 @@ def scored(left, right, extra, att, slope, scale, MODE: tl.constexpr):
 
 
 @triton.jit
-def keys_of(relation: tl.constexpr, value, key, node, valid, head, column,
-            MODE: tl.constexpr, H: tl.constexpr, C: tl.constexpr, V: tl.constexpr):  # fmt: skip
+def keys_of(relation: tl.constexpr, value, key, node, valid, head, column, MODE: tl.constexpr, H: tl.constexpr, C: tl.constexpr,
+            V: tl.constexpr):  # fmt: skip
     """Keys of source nodes, (·, ·, HP) in mode `gat`, else (·, ·, HP, CP)."""
     if MODE == "gat":
         found = numbers_of(key, node, relation[LEAVES], relation[LEAVING], valid, head, H)
@@ -288,8 +290,8 @@ def keys_of(relation: tl.constexpr, value, key, node, valid, head, column,
 
 
 @triton.jit
-def queries_of(relation: tl.constexpr, query, node, valid, head, column,
-               MODE: tl.constexpr, H: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def queries_of(relation: tl.constexpr, query, node, valid, head, column, MODE: tl.constexpr, H: tl.constexpr,
+               C: tl.constexpr):  # fmt: skip
     """Queries of target nodes, shaped as `keys_of`."""
     if MODE == "gat":
         found = numbers_of(query, node, relation[ENTERS], relation[ENTERING], valid, head, H)
@@ -299,8 +301,8 @@ def queries_of(relation: tl.constexpr, query, node, valid, head, column,
 
 
 @triton.jit
-def extras_of(relation: tl.constexpr, edge, at, valid, head, column,
-              MODE: tl.constexpr, H: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def extras_of(relation: tl.constexpr, edge, at, valid, head, column, MODE: tl.constexpr, H: tl.constexpr,
+              C: tl.constexpr):  # fmt: skip
     """Edge features of edges `at`, shaped as `keys_of`; 0 where a relation has none."""
     if not relation[HAS_EDGE]:
         found = 0.0
@@ -331,9 +333,9 @@ def weighed(score, valid, head, top, total, H: tl.constexpr):
 
 @triton.jit
 def gathered(relation: tl.constexpr, value, key, edge, first, second, right, att, grad, target, begin, number, here, start,
-             count, sample, head, column, seed, threshold, rescale, slope, scale, top, total, mean,
-             MODE: tl.constexpr, DROP: tl.constexpr, BACK: tl.constexpr,
-             H: tl.constexpr, C: tl.constexpr, V: tl.constexpr, K: tl.constexpr):  # fmt: skip
+             count, sample, head, column, seed, threshold, rescale, slope, scale, top, total, mean, MODE: tl.constexpr,
+             DROP: tl.constexpr, BACK: tl.constexpr, H: tl.constexpr, C: tl.constexpr, V: tl.constexpr,
+             K: tl.constexpr):  # fmt: skip
     """Largest score, sum of exponentials, and (for a gradient) Σ exp(s) m (g · v), each (M, HP), over what was there before
     and the edges of one relation into each target.
     """
@@ -363,13 +365,14 @@ def gathered(relation: tl.constexpr, value, key, edge, first, second, right, att
     return top, total, mean
 
 
-@triton.jit(do_not_specialize=FREE)
-def forward(value, key, query, att, edge, first, second, source_ptr, target_ptr, out, seed, threshold, rescale, slope, scale,
-            samples, steps, nodes, RELATIONS: tl.constexpr, MODE: tl.constexpr, ACROSS: tl.constexpr, DROP: tl.constexpr,
-            MERGED: tl.constexpr, ADD: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-            V: tl.constexpr, M: tl.constexpr, K: tl.constexpr):  # fmt: skip
-    """Outputs of `M` target nodes: a program of the grid (⌈N / M⌉,). `ADD`: to what is there."""
-    target = tl.program_id(0) * M + tl.arange(0, M)
+@triton.jit
+def outputs(own, nodes, FIRST: tl.constexpr, END: tl.constexpr, ADD: tl.constexpr, value, key, query, att, edge, first, second,
+            source_ptr, target_ptr, out, seed, threshold, rescale, slope, scale, samples, steps, RELATIONS: tl.constexpr,
+            MODE: tl.constexpr, ACROSS: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr,
+            HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
+            K: tl.constexpr):  # fmt: skip
+    """Outputs of `M` target nodes of one type, by its program `own`."""
+    target = own * M + tl.arange(0, M)
     inside = target < nodes
     sample = owner(target_ptr, target, inside, samples, steps)
     here = target - extent(target_ptr, sample, inside)[0]
@@ -378,7 +381,7 @@ def forward(value, key, query, att, edge, first, second, source_ptr, target_ptr,
     top = tl.full([M, HP], float("-inf"), tl.float32)
     total = tl.zeros([M, HP], tl.float32)
     if ACROSS:
-        for r in tl.static_range(len(RELATIONS)):
+        for r in tl.static_range(FIRST, END):
             start, count = extent(source_ptr[r], sample, inside)
             begin, number = candidates(RELATIONS[r], first[r], second[r], target, inside, count)
             right = queries_of(RELATIONS[r], query, node, is_node, head, column, MODE, H, C)
@@ -389,7 +392,7 @@ def forward(value, key, query, att, edge, first, second, source_ptr, target_ptr,
                 rescale, slope, scale, top, total, 0.0, MODE, False, False, H, C, V, K,
             )  # fmt: skip
     merged = tl.zeros([M, HP, CP], tl.float32)
-    for r in tl.static_range(len(RELATIONS)):
+    for r in tl.static_range(FIRST, END):
         start, count = extent(source_ptr[r], sample, inside)
         begin, number = candidates(RELATIONS[r], first[r], second[r], target, inside, count)
         right = queries_of(RELATIONS[r], query, node, is_node, head, column, MODE, H, C)
@@ -431,20 +434,36 @@ def forward(value, key, query, att, edge, first, second, source_ptr, target_ptr,
 
 
 @triton.jit(do_not_specialize=FREE)
-def backward_targets(value, key, query, att, edge, first, second, source_ptr, target_ptr, grad, seed, threshold, rescale, slope,
-                     scale, samples, steps, nodes, dquery, dedge, datt, log_sum, mean_of,
-                     RELATIONS: tl.constexpr, MODE: tl.constexpr, ACROSS: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr,
-                     H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
-                     K: tl.constexpr, T: tl.constexpr):  # fmt: skip
-    """Gradients of query, edge features and att of `T` times `M` target nodes, and what `backward_sources` needs of each
-    target, relation and head: the logarithm of the softmax's sum, and Σ α m (g · v). A program of the grid (⌈N / T M⌉,); it
-    adds to its own row of `datt` (programs, Q, H, C), which begins as zeros.
-    """
+def forward(value, key, query, att, edge, first, second, source_ptr, target_ptr, out, seed, threshold, rescale, slope, scale,
+            samples, steps, RELATIONS: tl.constexpr, TYPES: tl.constexpr, MODE: tl.constexpr, ACROSS: tl.constexpr,
+            DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
+            V: tl.constexpr, M: tl.constexpr, K: tl.constexpr):  # fmt: skip
+    """Outputs of all types: a program of the grid (Σ ⌈N / M⌉,)."""
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        nodes = tl.load(target_ptr[t] + samples)
+        programs = tl.cdiv(nodes, M)
+        if (own >= 0) & (own < programs):
+            outputs(
+                own, nodes, TYPES[t][0], TYPES[t][1], TYPES[t][2], value, key, query[t], att, edge, first, second, source_ptr,
+                target_ptr[t], out[t], seed, threshold, rescale, slope, scale, samples, steps, RELATIONS, MODE, ACROSS, DROP,
+                MERGED, H, HP, C, CP, V, M, K,
+            )  # fmt: skip
+        own -= programs
+
+
+@triton.jit
+def of_targets(own, nodes, FIRST: tl.constexpr, END: tl.constexpr, value, key, query, att, edge, first, second, source_ptr,
+               target_ptr, grad, seed, threshold, rescale, slope, scale, samples, steps, dquery, log_sum, mean_of, dedge, datt,
+               RELATIONS: tl.constexpr, RELATED: tl.constexpr, MODE: tl.constexpr, ACROSS: tl.constexpr, DROP: tl.constexpr,
+               MERGED: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr,
+               M: tl.constexpr, K: tl.constexpr, T: tl.constexpr):  # fmt: skip
+    """`backward_targets` for `T` times `M` target nodes of one type, by its program `own`."""
     head, column = tl.arange(0, HP), tl.arange(0, CP)
-    entering: tl.constexpr = RELATIONS[0][ENTERING]
+    entering: tl.constexpr = RELATIONS[FIRST][ENTERING]
     grads: tl.constexpr = 1 if MERGED else entering
     for n in range(T):
-        target = (tl.program_id(0) * T + n) * M + tl.arange(0, M)
+        target = (own * T + n) * M + tl.arange(0, M)
         inside = target < nodes
         sample = owner(target_ptr, target, inside, samples, steps)
         here = target - extent(target_ptr, sample, inside)[0]
@@ -453,7 +472,7 @@ def backward_targets(value, key, query, att, edge, first, second, source_ptr, ta
         total = tl.zeros([M, HP], tl.float32)
         mean = tl.zeros([M, HP], tl.float32)
         if ACROSS:
-            for r in tl.static_range(len(RELATIONS)):
+            for r in tl.static_range(FIRST, END):
                 start, count = extent(source_ptr[r], sample, inside)
                 begin, number = candidates(RELATIONS[r], first[r], second[r], target, inside, count)
                 right = queries_of(RELATIONS[r], query, node, is_node, head, column, MODE, H, C)
@@ -464,7 +483,7 @@ def backward_targets(value, key, query, att, edge, first, second, source_ptr, ta
                     number[:, None], here[:, None], start[:, None], count[:, None], sample[:, None], head, column, seed,
                     threshold, rescale, slope, scale, top, total, mean, MODE, DROP, True, H, C, V, K,
                 )  # fmt: skip
-        for r in tl.static_range(len(RELATIONS)):
+        for r in tl.static_range(FIRST, END):
             start, count = extent(source_ptr[r], sample, inside)
             begin, number = candidates(RELATIONS[r], first[r], second[r], target, inside, count)
             right = queries_of(RELATIONS[r], query, node, is_node, head, column, MODE, H, C)
@@ -527,30 +546,51 @@ def backward_targets(value, key, query, att, edge, first, second, source_ptr, ta
                     dquery, target, RELATIONS[r][ENTERS], entering, inside, tl.sum(dright, 1), head, column, H, C
                 )
             if MODE == "gatv2":
-                own = (tl.program_id(0).to(tl.int64) * len(RELATIONS) + r) * (H * C)
-                at = own + head[:, None] * C + column[None, :]
+                begins = (own.to(tl.int64) * RELATED + RELATIONS[r][NUMBER]) * (H * C)
+                at = begins + head[:, None] * C + column[None, :]
                 mask = (head < H)[:, None] & (column < C)[None, :]
                 sofar = tl.load(datt + at, mask=mask, other=0.0)
                 tl.store(datt + at, sofar + tl.sum(tl.sum(datt_here, 0), 0), mask=mask)
 
 
 @triton.jit(do_not_specialize=FREE)
-def backward_sources(value, key, query, att, edge, first, second, third, begins, target_ptr, source_ptr, grad, log_sum, mean_of,
-                     seed, threshold, rescale, slope, scale, samples, steps, nodes, dvalue, dkey,
-                     RELATIONS: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr,
+def backward_targets(value, key, query, att, edge, first, second, source_ptr, target_ptr, grad, seed, threshold, rescale, slope,
+                     scale, samples, steps, dquery, log_sum, mean_of, dedge, datt, RELATIONS: tl.constexpr, TYPES: tl.constexpr,
+                     RELATED: tl.constexpr, MODE: tl.constexpr, ACROSS: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr,
                      H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
-                     K: tl.constexpr):  # fmt: skip
-    """Gradients of value and key of `M` source nodes: a program of the grid (⌈N / M⌉,). `begins`: where the edges of each
-    source begin in a list.
+                     K: tl.constexpr, T: tl.constexpr):  # fmt: skip
+    """Gradients of query, edge features and att, and what `backward_sources` needs of each target, relation and head: the
+    logarithm of the softmax's sum, and Σ α m (g · v). A program of the grid (Σ ⌈N / T M⌉,) adds to its own row of `datt`
+    (programs of a type, RELATED, H, C), which begins as zeros; `RELATED` counts the relations of the plan.
     """
-    source = tl.program_id(0) * M + tl.arange(0, M)
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        nodes = tl.load(target_ptr[t] + samples)
+        programs = tl.cdiv(nodes, T * M)
+        if (own >= 0) & (own < programs):
+            of_targets(
+                own, nodes, TYPES[t][0], TYPES[t][1], value, key, query[t], att, edge, first, second, source_ptr,
+                target_ptr[t], grad[t], seed, threshold, rescale, slope, scale, samples, steps, dquery[t], log_sum[t],
+                mean_of[t], dedge, datt, RELATIONS, RELATED, MODE, ACROSS, DROP, MERGED, H, HP, C, CP, V, M, K, T,
+            )  # fmt: skip
+        own -= programs
+
+
+@triton.jit
+def of_sources(own, nodes, FIRST: tl.constexpr, END: tl.constexpr, value, key, query, att, edge, first, second, third, begins,
+               target_ptr, source_ptr, grad, log_sum, mean_of, seed, threshold, rescale, slope, scale, samples, steps, dvalue,
+               dkey, RELATIONS: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr,
+               HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
+               K: tl.constexpr):  # fmt: skip
+    """`backward_sources` for `M` source nodes of one type, by its program `own`."""
+    source = own * M + tl.arange(0, M)
     inside = source < nodes
     sample = owner(source_ptr, source, inside, samples, steps)
     begun, there = extent(source_ptr, sample, inside)
     here = source - begun
     head, column = tl.arange(0, HP), tl.arange(0, CP)
     node, is_node = source[:, None], inside[:, None]
-    for r in tl.static_range(len(RELATIONS)):
+    for r in tl.static_range(FIRST, END):
         start, count = extent(target_ptr[r], sample, inside)
         if RELATIONS[r][KIND] == BITMASK:
             begin, number = tl.zeros_like(count), count
@@ -608,3 +648,25 @@ def backward_sources(value, key, query, att, edge, first, second, third, begins,
             store_rows(
                 dkey, source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], inside, tl.sum(dleft, 1), head, column, H, C
             )
+
+
+@triton.jit(do_not_specialize=FREE)
+def backward_sources(value, key, query, att, edge, first, second, third, begins, target_ptr, source_ptr, grad, log_sum, mean_of,
+                     seed, threshold, rescale, slope, scale, samples, steps, dvalue, dkey, RELATIONS: tl.constexpr,
+                     TYPES: tl.constexpr, MODE: tl.constexpr, DROP: tl.constexpr, MERGED: tl.constexpr, H: tl.constexpr,
+                     HP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
+                     K: tl.constexpr):  # fmt: skip
+    """Gradients of value and key of all types: a program of the grid (Σ ⌈N / M⌉,). `begins`: where the edges of each source
+    begin in a list.
+    """
+    own = tl.program_id(0)
+    for t in tl.static_range(len(TYPES)):
+        nodes = tl.load(source_ptr[t] + samples)
+        programs = tl.cdiv(nodes, M)
+        if (own >= 0) & (own < programs):
+            of_sources(
+                own, nodes, TYPES[t][0], TYPES[t][1], value[t], key[t], query, att, edge, first, second, third, begins,
+                target_ptr, source_ptr[t], grad, log_sum, mean_of, seed, threshold, rescale, slope, scale, samples, steps,
+                dvalue[t], dkey[t], RELATIONS, MODE, DROP, MERGED, H, HP, C, CP, V, M, K,
+            )  # fmt: skip
+        own -= programs
