@@ -296,6 +296,21 @@ def test_runs_are_made_once_and_the_table_comes_from_the_file(
     assert (tmp_path / "out" / "toy.png").stat().st_size > 5_000
 
 
+def test_a_run_of_another_table_is_taken_from_there(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under its own name there; only if it is the same: its settings, its rows, a fit or late fusion."""
+    same, other = Run("engine", 0, SMALL), Run("engine", 0, {**SMALL, "dim": 16})
+    right = [True] * 5 + [False] * 35
+    for name, run in (("graph", same), ("late fusion", other)):
+        results.append(tmp_path / "first.csv", made(name, 0, right, data="toy", key=run.key(data)))
+    entry = Entry("toy", lambda _: data, lambda d, s: [same, replace(other, model="wide")], 1)
+    assert command.main("toy", "", [entry], ["--results", str(tmp_path), "--jobs", "1"]) == 0
+    assert "toy, engine, seed 0: taken from first.csv" in capsys.readouterr().out
+    found = {r["model"]: r for r in results.read(tmp_path / "toy.csv")}
+    assert found["engine"]["right"] == made("", 0, right)["right"] != found["wide"]["right"]
+
+
 def made(model: str, seed: int, right: list[bool], **more: str) -> dict[str, str]:
     packed = base64.b64encode(np.packbits(right).tobytes()).decode()
     return {

@@ -69,9 +69,12 @@ def main(
 
 
 def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> int:
-    """Every run that the CSV lacks; how many failed. One that fails is told, the others go on."""
+    """Every run that the CSV lacks; how many failed. One that fails is told, the others go on. A run that another table has made
+    is taken from there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     around, answers = environment(), path.parent / "answers"
+    elsewhere = _elsewhere(path)
     todo: list[Job] = []
     late: list[tuple[Run, Data, list[Path]]] = []
     done = {_identity(r) for r in read(path)}
@@ -81,6 +84,12 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
             every = entry.runs(data, seed)
             chosen = [r for r in every if not options.models or r.model in options.models]
             missing = [r for r in chosen if (data.name, r.model, str(seed), r.key(data)) not in done]
+            for run in list(missing):
+                found = elsewhere.get(_what(data.name, run.model, str(seed), run.key(data)))
+                if found:
+                    append(path, {**found[1], "model": run.model})
+                    print(f"{data.name}, {run.model}, seed {seed}: taken from {found[0]}", flush=True)
+                    missing.remove(run)
             todo += [(r, data) for r in missing if r.model != LATE]
             for run in (r for r in missing if r.model == LATE):
                 members = {answers_file(m, data, answers): (m, data) for m in single_modalities(every)}
@@ -118,6 +127,18 @@ def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str
                 flush=True,
             )
     return failures
+
+
+def _elsewhere(path: Path) -> dict[tuple[str, ...], tuple[str, dict[str, str]]]:
+    """The runs of the other tables in the folder, each with the name of its file."""
+    others = (other for other in sorted(path.parent.glob("*.csv")) if other != path)
+    found = [(other.name, row) for other in others for row in read(other) if row.get("key")]
+    return {_what(*_identity(row)): (name, row) for name, row in found}
+
+
+def _what(data: str, model: str, seed: str, key: str) -> tuple[str, ...]:
+    """What a run is whatever a table calls it: the key says all but whether it is a fit or late fusion, the seed and the data."""
+    return data, str(model == LATE), seed, key
 
 
 def _identity(row: Mapping[str, str]) -> tuple[str, str, str, str]:
