@@ -1,4 +1,5 @@
-"""The graph engine with its controls on digit_ops, degraded_digits, easy_vqa, cmu_mosi and esc10.
+"""The graph engine with its controls on digit_ops, degraded_digits, easy_vqa, cmu_mosi (sentences by themselves, and with those
+around them) and esc10.
 
     python benchmarks/engine.py --data ../shared/data         # what the CSV lacks: hours on 2 cores, may be stopped at any time
     python benchmarks/engine.py --data ../shared/data --only esc10 --seeds 1
@@ -25,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
 from benchmarks.harness.command import Entry, main
-from benchmarks.harness.controls import with_controls
+from benchmarks.harness.controls import LATE, with_controls
 from benchmarks.harness.runs import Data, Run
 from benchmarks.recipes import load_recipe, make_tables
 
@@ -80,7 +81,24 @@ def runs_of(name: str) -> Callable[[Data, int], list[Run]]:
     return lambda data, seed: with_controls(data, ENGINES[name], seed, CONTROL_ROWS.get(name, 0))
 
 
-ENTRIES = [Entry(name, data_of(name), runs_of(name), 5 if name == "cmu_mosi" else 3) for name in SOURCES]
+def mosi_around(sources: Path | None) -> Data:
+    """CMU-MOSI whose rows have the sentences around them too."""
+    recipe = load_recipe("cmu_mosi")
+    source = sources / SOURCES["cmu_mosi"] if sources else None
+    tables = make_tables("cmu_mosi", source, ROOT / "build" / "cmu_mosi_around", ["--around", str(recipe.AROUND)])
+    inputs = (*recipe.MODALITIES, *recipe.NEIGHBOURS)
+    return Data("cmu_mosi_around", (tables,), inputs, recipe.AROUND_FIT, recipe.CHOOSE_EPOCH, CLUSTERS["cmu_mosi"])
+
+
+def runs_around(data: Data, seed: int) -> list[Run]:
+    """The engine and the controls that see all columns."""
+    return [r for r in with_controls(data, ENGINES["cmu_mosi"], seed) if not r.inputs and r.model != LATE]
+
+
+ENTRIES = [
+    *(Entry(name, data_of(name), runs_of(name), 5 if name == "cmu_mosi" else 3) for name in SOURCES),
+    Entry("cmu_mosi_around", mosi_around, runs_around, 5),
+]
 
 if __name__ == "__main__":
     sys.exit(main("engine", __doc__, ENTRIES))

@@ -51,6 +51,18 @@ def test_the_engine_runs_on_every_recipe(name: str, tmp_path: Path) -> None:
     assert len(right_items(row["right"])) == 6
 
 
+def test_sentences_in_their_place_stand_beside_controls_that_see_as_much(tmp_path: Path) -> None:
+    data = miniature("cmu_mosi", tmp_path)
+    assert [r.model for r in engine.runs_around(data, 0)] == [
+        "graph",
+        "concat",
+        "Transformer",
+        "no edges",
+        "shuffled edges",
+    ]
+    assert {e.name: e.seeds for e in engine.ENTRIES}["cmu_mosi_around"] == 5
+
+
 def test_mixtures_give_each_kind_of_relation_its_mode(tmp_path: Path) -> None:
     import graphfusion
 

@@ -3,13 +3,15 @@
     python datasets/cmu_mosi/convert.py --out DIR                  # downloads seven CSV files, verified
     python datasets/cmu_mosi/convert.py --out DIR --source PATH    # … from a folder (or archive) with them, or with
                                                                    #   mosi_train.npz and mosi_test.npz
+    python datasets/cmu_mosi/convert.py --out DIR --around 3       # with what is said before and after
 
 Writes train.parquet, valid.parquet and test.parquet with the columns text, audio, video, sentence, label, video_id,
-utterance. Nothing is drawn by --seed. See CARD.md.
+utterance; `--around` adds text_around, audio_around, video_around. Nothing is drawn by --seed. See CARD.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import sys
@@ -24,7 +26,7 @@ import pyarrow as pa
 
 from graphfusion.data import counted_rng
 from graphfusion.data.download import download
-from graphfusion.data.recipe import Row, read_file, run_plain, source_folder, verify, write_tables
+from graphfusion.data.recipe import Row, parser_of, read_file, run_recipe, source_folder, verify, write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Features
 
@@ -48,6 +50,9 @@ ROWS_SHA256 = "8a1a15121d5974f4e2a2298b4e0ce1ce001f5fa728d267a32591c489b27477bd"
 ROWS = {"train": 1_279, "valid": 168, "test": 752}
 LABELS = ("negative", "positive")
 MODALITIES = ("text", "audio", "video")
+NEIGHBOURS = tuple(f"{name}_around" for name in MODALITIES)
+AROUND = 3
+"""Utterances before and after that `AROUND_FIT` is for."""
 TYPES = pa.schema(
     [
         *((name, pa.list_(pa.float32())) for name in MODALITIES),
@@ -64,6 +69,12 @@ FIT: dict[str, Any] = {
     "epochs": 10,
 }
 """What `benchmarks/train.py` gives to `FusionPredictor`."""
+AROUND_FIT: dict[str, Any] = {
+    **FIT,
+    "columns": {**FIT["columns"], **{name: Features() for name in NEIGHBOURS}},
+    "modality_dropout": 0.5,  # a training sentence's own text tells its label: half the time the others have to
+}
+"""The same with `--around`. Written down, and committed, before a test row was read with it."""
 CHOOSE_EPOCH = False
 """The features know the training labels: validation rows tell nothing about the test, so the last epoch is kept."""
 
@@ -146,24 +157,58 @@ def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [r for r in rows if r["video_id"] not in held], [r for r in rows if r["video_id"] in held]
 
 
+def with_neighbours(rows: Sequence[Row], around: int) -> list[Row]:
+    """Each row with the features of the `around` utterances before it and after it in its video, (2 · around, width) a modality;
+    zeros where the video has none.
+    """
+    place = {(row["video_id"], row["utterance"]): row for row in rows}
+    offsets = [k for k in range(-around, around + 1) if k]
+    made = []
+    for row in rows:
+        found = [place.get((row["video_id"], row["utterance"] + k)) for k in offsets]
+        near = {
+            column: np.stack([np.zeros_like(row[name]) if other is None else other[name] for other in found]).tolist()
+            for name, column in zip(MODALITIES, NEIGHBOURS, strict=True)
+        }
+        made.append({**row, **near})
+    return made
+
+
 def fetch(work: Path) -> None:
     """Download the CSV files into `work`."""
     for name, sha256 in FILES.items():
         download(f"{ADDRESS}/{name}", work / name, sha256)
 
 
-def convert(out: Path, source: Path | None, work: Path) -> None:
-    """Write the three tables below `out`."""
+def convert(out: Path, source: Path | None, work: Path, around: int = 0) -> None:
+    """Write the three tables below `out`; see `with_neighbours` for `around`.
+
+    Raises:
+        TableError: the source is not the published one, or `around` is negative.
+    """
+    if around < 0:
+        raise TableError(f"--around: expected a number of utterances, 0 or more, got {around}.")
     rows = read_rows(source_folder(source, work, fetch))
     train, valid = hold_out(rows["train"])
-    write_tables(out, {"train": train, "valid": valid, "test": rows["test"]}, ROWS, TYPES)
+    tables, types = {"train": train, "valid": valid, "test": rows["test"]}, TYPES
+    if around:
+        tables = {split: with_neighbours(own, around) for split, own in tables.items()}
+        for name in NEIGHBOURS:
+            types = types.append(pa.field(name, pa.list_(pa.list_(pa.float32()))))
+    write_tables(out, tables, ROWS, types)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 2 where the source cannot be used."""
-    return run_plain(
-        __doc__, "folder or archive with the CSV files, or with mosi_train.npz and mosi_test.npz", convert, arguments
+    parser = parser_of(__doc__, "folder or archive with the CSV files, or with mosi_train.npz and mosi_test.npz")
+    parser.add_argument(
+        "--around", type=int, default=0, help="utterances before and after each that are in its row too (default 0)"
     )
+
+    def run(options: argparse.Namespace, work: Path) -> None:
+        convert(options.out, options.source, work, options.around)
+
+    return run_recipe(parser, run, arguments)
 
 
 if __name__ == "__main__":

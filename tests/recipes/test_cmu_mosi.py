@@ -207,3 +207,21 @@ def test_the_predictor_takes_the_settings(miniature: Path) -> None:
     schema = infer_schema(read_table(miniature / "out" / "train.parquet"), predictor.targets, predictor.columns)
     assert schema.inputs == {name: Features() for name in ("text", "audio", "video")}
     assert set(schema.targets) == {"label"}
+
+
+def test_neighbours_are_those_of_the_video(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = miniature / "out"
+    assert convert.main(["--out", str(out), "--source", str(miniature / "npz"), "--around", "2"]) == 0
+    for split in SPLITS:
+        table = read_table(out / f"{split}.parquet")
+        keys = list(zip(table.column("video_id"), table.column("utterance"), strict=True))
+        own = dict(zip(keys, table.column("video"), strict=True))
+        for (video, utterance), around in zip(keys, table.column("video_around"), strict=True):
+            expected = [own.get((video, utterance + k), [0.0] * WIDTHS["video"]) for k in (-2, -1, 1, 2)]
+            np.testing.assert_array_equal(np.array(around, np.float32), np.array(expected, np.float32))
+    predictor = FusionPredictor(**convert.AROUND_FIT)
+    schema = infer_schema(read_table(out / "train.parquet"), predictor.targets, predictor.columns)
+    assert list(schema.inputs) == ["text", "audio", "video", *convert.NEIGHBOURS]
+    capsys.readouterr()
+    assert convert.main(["--out", str(out), "--source", str(miniature / "npz"), "--around", "-1"]) == 2
+    assert "--around: expected a number of utterances" in capsys.readouterr().err
