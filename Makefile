@@ -26,13 +26,17 @@ lint: $(READY)  ## style, types, and imports that go down only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+RESULTS ?= $(or $(OUT),benchmarks/results)
 gpu: export PYTHONPATH := .
+gpu: export PYTHONUNBUFFERED := 1
 gpu: export GRAPHFUSION_ATTENTION := triton
-gpu:  ## on a machine with a GPU and no installs: its tests, the demo and epochs on it, the attention beside its peers
-	python3 -m pytest -q -m gpu -o filterwarnings=default tests
-	python3 benchmarks/demo.py --out .demo --device cuda --results benchmarks/results
-	python3 benchmarks/epochs.py --device cuda
-	python3 benchmarks/attention.py --device cuda
+gpu:  ## on a machine with a GPU and no installs: its tests, the demo and epochs on it, the attention beside its peers; all of it, whatever fails
+	failed=; \
+	python3 -m pytest -q -n 8 -m gpu -o filterwarnings=default tests/test_gpu.py || failed=yes; \
+	python3 benchmarks/demo.py --out .demo --device cuda --results $(RESULTS) || failed=yes; \
+	python3 benchmarks/epochs.py --device cuda --rounds 2 --results $(RESULTS) || failed=yes; \
+	python3 benchmarks/attention.py --device cuda --sizes M,L --rounds 5 --out $(RESULTS) || failed=yes; \
+	test -z "$$failed"
 
 tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/engine.py --table

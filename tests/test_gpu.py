@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 import graphfusion as gf
 from graphfusion.data import Budget, read_table
 from graphfusion.errors import GraphError
-from graphfusion.graph_builder import GRAPHS
 from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import HeteroAttention
 from graphfusion.ops.hetero_attention import Bitmask, Dense, EdgeList, Grid, Pairs, Window, hetero_project, make_plan
@@ -31,7 +31,7 @@ pytestmark = [
 COLUMNS = {**SCHEMA.inputs, **SCHEMA.targets}
 
 
-@pytest.mark.parametrize("graph", sorted(GRAPHS))
+@pytest.mark.parametrize("graph", ["hub", "full", "temporal", "top_k"])
 def test_the_gpu_gives_the_cpu_s_states_and_gradients(
     graph: str, make_test_model: Callable[..., Any], samples: list[TokenizedSample]
 ) -> None:
@@ -91,16 +91,26 @@ def test_triton_kernels_agree_with_the_reference_and_give_the_same_bits_twice(
     assert all(torch.equal(one[1][name], two[1][name]) for name in one[1])
 
 
+def test_tiles_of_half_precision_round_no_more_than_tensor_cores_do() -> None:
+    sizes = {"a": 130, "b": 70}
+    plan = make_plan(sizes, {("a", "all", "b"): Dense(), ("b", "all", "a"): Dense()})
+    inputs = inputs_for(plan, sizes, 4, 32, "dot")
+    rounded = replace(inputs, value=[v.bfloat16().double() for v in inputs.value])
+    truth = rounded.to(torch.float64).run("dot", backend="reference")
+    found = rounded.stored(torch.bfloat16).on("cuda").run("dot", backend="triton-tiles")
+    agree(([o.cpu() for o in found[0]], {n: g.cpu().float() for n, g in found[1].items()}), truth, 1e-2)
+
+
 @pytest.mark.parametrize("nodes", [130, 2_000])
 @pytest.mark.parametrize("form", ["walk", "tiles", "scan"])
-def test_large_dense_relations_agree_with_the_cpu(form: str, nodes: int) -> None:
+def test_large_dense_relations_agree_with_the_reference(form: str, nodes: int) -> None:
     ptr = {"a": torch.tensor([0, nodes]), "b": torch.tensor([0, nodes // 2])}
     sizes = {"a": nodes, "b": nodes // 2}
     plan = make_plan(sizes, {("a", "all", "b"): Dense(), ("b", "all", "a"): Dense()}, ptr)
     inputs = inputs_for(plan, sizes, 4, 32, "gat").to(torch.float32)
-    truth = inputs.run("gat", backend="cpu")
+    truth = inputs.to(torch.float64).on("cuda").run("gat", backend="reference")
     found = inputs.on("cuda").run("gat", backend=f"triton-{form}")
-    agree(([o.cpu() for o in found[0]], {n: g.cpu() for n, g in found[1].items()}), truth, 1e-4)
+    agree(found, truth, 1e-4)
 
 
 @pytest.mark.parametrize(("low", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])

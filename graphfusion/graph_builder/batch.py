@@ -127,7 +127,7 @@ class GraphBatch:
         return replace(
             self,
             nodes={name: NodeStore(*(t.pin_memory() for t in store.tensors())) for name, store in self.nodes.items()},
-            edges={t: e.pin_memory() if isinstance(e, Tensor) else e for t, e in self.edges.items()},
+            edges={t: e.pin_memory() for t, e in self.edges.items()},
             ids=self.ids.pin_memory(),
             targets={name: t.pin_memory() for name, t in self.targets.items()},
         )

@@ -21,13 +21,16 @@ def check_weights(model: nn.Module, when: str) -> None:
         raise TrainingError(f"weight {name!r} is not finite {when}; lower lr, or start from a checkpoint before it.")
 
 
-def check_gradients(model: nn.Module, norm: Tensor | float, rows: Sequence[int]) -> None:
-    """TrainingError naming the first tensor whose gradient is not finite, if the norm of all is not."""
+def check_gradients(model: nn.Module, norm: Tensor | float, rows: Sequence[Tensor]) -> None:
+    """TrainingError naming the first tensor whose gradient is not finite, if the norm of all is not. `rows`: numbers of the rows of
+    each batch.
+    """
     if bool(torch.isfinite(torch.as_tensor(norm))):
         return
     name = first_broken({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     raise TrainingError(
-        f"the gradient of {name or 'all weights together'!r} is not finite in a step over rows {_listed(rows)}; the weights "
+        f"the gradient of {name or 'all weights together'!r} is not finite in a step over rows "
+        f"{_listed([row for part in rows for row in part.tolist()])}; the weights "
         "are as they were before it. Lower lr, or look for extreme values in these rows."
     )
 

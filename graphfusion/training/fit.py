@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 
 from graphfusion.config import TrainingConfig
 from graphfusion.data import Budget
-from graphfusion.errors import ConfigError
+from graphfusion.errors import ConfigError, TrainingError
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
-from graphfusion.training.memory import OPEN, room
+from graphfusion.training.memory import OPEN, out_of_memory, room
 from graphfusion.training.optimizer import make_optimizer
 from graphfusion.training.rows import Batches
 
@@ -131,13 +131,27 @@ def measured_budget(fit: Fit, rows: Batches) -> Budget:
     if OPEN not in (budget.nodes, budget.edges) or not rows.rows:
         return budget
     count = min(budget.samples, len(rows.rows))
-    batch = rows.collate(rows.rows[:count]).to(device)
+    while (held := _held(fit, rows, count)) < 0 and count > 1:
+        count //= 2
+    if held < 0:
+        raise TrainingError("memory does not do for the first row by itself; lower dim or max_nodes.")
+    return room(budget, sum(rows.nodes[:count]), sum(rows.edges[:count]), held, torch.cuda.mem_get_info(device)[0])
+
+
+def _held(fit: Fit, rows: Batches, count: int) -> int:
+    """Bytes that a step over the first `count` rows takes; −1 where memory does not do."""
+    device = fit.accelerator.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    with fit.accelerator.autocast():
-        loss = fit.step_module(batch)
-    fit.accelerator.backward(loss)
-    fit.optimizer.zero_grad()
-    held = torch.cuda.max_memory_allocated(device) - before
-    torch.cuda.empty_cache()
-    return room(budget, sum(rows.nodes[:count]), sum(rows.edges[:count]), held, torch.cuda.mem_get_info(device)[0])
+    try:
+        with fit.accelerator.autocast():
+            loss = fit.step_module(rows.collate(rows.rows[:count]).to(device))
+        fit.accelerator.backward(loss)
+        return torch.cuda.max_memory_allocated(device) - before
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return -1
+    finally:
+        fit.optimizer.zero_grad()
+        torch.cuda.empty_cache()

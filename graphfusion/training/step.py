@@ -32,8 +32,7 @@ def take_step(fit: Fit, group: Sequence[Parts], rate: float, epoch: int, first: 
         entry["lr"] = rate
     total = sum(_backward(fit, parts, len(group), (epoch, first + i), alone) for i, parts in enumerate(group) if parts)
     if any(group):
-        rows = [row for parts in group for part in parts for row in part.ids.tolist()]
-        _clip(fit, rows)
+        _clip(fit, [part.ids for parts in group for part in parts])
         _apply(fit)
     return total
 
@@ -79,7 +78,7 @@ def _shares(model: FusionModel, parts: Parts) -> list[dict[str, float] | None]:
     return [{name: count / total[name] for name, count in k.items()} for k in known]
 
 
-def _clip(fit: Fit, rows: Sequence[int]) -> None:
+def _clip(fit: Fit, rows: Sequence[Tensor]) -> None:
     """Gradients looked at, then scaled to a norm of at most `clip`; with fp16 the scaler looks at them."""
     fit.accelerator.unscale_gradients()
     parameters = [p for p in fit.step_module.parameters() if p.grad is not None]

@@ -176,6 +176,16 @@ def test_the_linear_form_gives_what_pairs_give() -> None:
     assert [len(call.args[1]) for call in launched.call_args_list] == [2] * 3
 
 
+def test_a_logit_that_is_not_a_number_stays_in_its_sample() -> None:
+    inputs = blocks("gat", 2, 5, merged=False).to(torch.float32)
+    with torch.no_grad():
+        inputs.key[1][3] = float("nan")  # an image's node in the second sample
+    out = inputs.run("gat", backend="triton-scan")[0][0]
+    expected = inputs.to(torch.float64).run("gat", backend="reference")[0][0]
+    assert bool(out[:3, 0].isnan().all())
+    torch.testing.assert_close(out[3:].double(), expected[3:], rtol=1e-4, atol=1e-4)
+
+
 def test_grouped_projections_are_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps of several types, one without rows; the gradients of features, maps and biases."""
     monkeypatch.setenv("GRAPHFUSION_ATTENTION", "triton")
@@ -225,12 +235,26 @@ def test_the_form_that_costs_least_is_taken() -> None:
 
     def chosen(sources: int, targets: int, mode: str = "gat", samples: int = 1) -> str:
         size = forms.Size(sources, targets, samples, 8, 32, 2)
-        return forms.cheapest(forms.FORMS if mode == "gat" else forms.FORMS[:2], size, mode, torch.device("cpu"))
+        able = forms.FORMS if mode == "gat" else forms.FORMS[:2]
+        return forms.cheapest([(able, size)], mode, torch.device("cpu"))[0]
 
     assert chosen(196 * 64, 196 * 64, samples=64) == "tiles"
     assert chosen(20_000, 20_000) == "scan"
     assert chosen(20_000, 20_000, "dot") == "tiles"
     assert chosen(64, 64, samples=64) == "walk"
+    small = forms.Size(
+        4 * 64, 64 * 64, 64, 8, 32, 2
+    )  # tiles save less than the launch that a walk of others has anyway
+    alone, beside = (
+        forms.cheapest([(forms.FORMS[:2], small), *others], "gat", torch.device("cpu"))[0]
+        for others in ([], [(forms.FORMS[:1], small)])
+    )
+    assert (alone, beside) == ("tiles", "walk")
+    for more in (1, 60):  # a batch of a few samples or nodes more is evaluated alike, so that nothing is compiled anew
+        assert (
+            forms.Size(9 * 30 + more, 64 * 30, 30, 8, 32, 2).about()
+            == forms.Size(9 * 30, 50 * 30, 30, 8, 32, 2).about()
+        )
     plain = {"across": False, "shared": False, "dropout": False, "slope": 0.2, "loops": True}
     assert forms.able_to("dense", "gat", 32, **plain) == ("walk", "tiles", "scan")
     for change in ({"dropout": True}, {"slope": 1.5}, {"loops": False}):

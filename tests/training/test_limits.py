@@ -100,8 +100,8 @@ def test_the_first_broken_tensor_is_named() -> None:
         check_weights(model, "now")
     model.weight.grad = torch.tensor([[1.0, float("nan")]])
     with pytest.raises(TrainingError, match="gradient of 'weight' is not finite in a step over rows 3, 4"):
-        check_gradients(model, float("nan"), [3, 4])
-    check_gradients(model, 1.0, [3, 4])
+        check_gradients(model, float("nan"), [torch.tensor([3, 4])])
+    check_gradients(model, 1.0, [torch.tensor([3, 4])])
     assert first_broken({"ids": torch.tensor([1])}) == ""
 
 
@@ -136,7 +136,7 @@ def test_the_gradient_that_is_named_is_the_broken_one() -> None:
         accelerator=SimpleNamespace(unscale_gradients=lambda: None),
     )
     with pytest.raises(TrainingError, match=r"gradient of '1\.bias'"):
-        _clip(fit, [0])
+        _clip(fit, [torch.tensor([0])])
     assert torch.isfinite(model[0].weight.grad).all()
 
 

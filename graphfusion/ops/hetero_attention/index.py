@@ -92,15 +92,25 @@ def _index_edges(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
     if edges.device.type == "cpu" and not library.why_not():
         return _by_kernel(edges, sources, targets, name)
     edges = edges.long()
-    limit = torch.tensor([[sources], [targets]], device=edges.device)
-    bad = ((edges < 0) | (edges >= limit)).any(0)
+    if edges.device.type == "cpu":  # elsewhere a look would wait for the device: `make_plan` has one for all relations
+        refuse_out_of_range(edges, sources, targets, name)
+    order = torch.argsort(edges[1], stable=True)
+    bounds = torch.arange(targets + 1, device=edges.device)
+    ptr, source = torch.searchsorted(edges[1][order], bounds, out_int32=True), edges[0][order].int()
+    return ptr, source, order, *(_nothing(edges) if edges.device.type == "cpu" else by_source(ptr, source, sources))
+
+
+def outside(edges: Tensor, sources: int, targets: int) -> Tensor:
+    """(E,) whether an edge names a node that is not there."""
+    return (edges < 0).any(0) | (edges[0] >= sources) | (edges[1] >= targets)
+
+
+def refuse_out_of_range(edges: Tensor, sources: int, targets: int, name: str) -> None:
+    """GraphError if an edge names a node that is not there."""
+    bad = outside(edges, sources, targets)
     if bool(bad.any()):
         place = int(bad.nonzero()[0])
         raise GraphError(out_of_range(name, place, edges[:, place].tolist(), sources, targets))
-    order = torch.argsort(edges[1], stable=True)
-    ptr = torch.nn.functional.pad(torch.bincount(edges[1], minlength=targets).cumsum(0), (1, 0))
-    ptr, source = ptr.int(), edges[0][order].int()
-    return ptr, source, order, *(_nothing(edges) if edges.device.type == "cpu" else by_source(ptr, source, sources))
 
 
 def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:

@@ -33,6 +33,9 @@ class Pairs(Protocol):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Pairs:
         """The same pairs on another device."""
 
+    def pin_memory(self) -> Pairs:
+        """The same pairs in page-locked memory."""
+
 
 @dataclass(frozen=True)
 class EdgeList:
@@ -57,6 +60,10 @@ class EdgeList:
         """The same edges on another device."""
         return EdgeList(self.index.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> EdgeList:
+        """See the protocol."""
+        return EdgeList(self.index.pin_memory())
+
 
 class _Rule:
     """What rules without tensors share."""
@@ -69,12 +76,16 @@ class _Rule:
         """Itself: nothing lies on a device."""
         return self
 
+    def pin_memory(self) -> Self:
+        """Itself."""
+        return self
+
 
 @dataclass(frozen=True)
 class Dense(_Rule):
     """Every source node of a sample to every target node; without `loops` not to the node of the same index.
 
-    In mode `gat` with loops the CPU backend evaluates it in linear time.
+    In mode `gat` with loops it is evaluated in linear time, on a CPU and, where that costs less, on a GPU.
     """
 
     loops: bool = True
@@ -96,7 +107,7 @@ class Dense(_Rule):
 
 @dataclass(frozen=True)
 class Broadcast(Dense):
-    """The pairs of `Dense` where one side is a handful of nodes (hubs): always walked one by one."""
+    """The pairs of `Dense` where one side is a handful of nodes (hubs), which the linear form does not pay for."""
 
     kind: ClassVar[str] = "broadcast"
 
@@ -178,6 +189,10 @@ class Grid:
         moved = self.columns.to(device, non_blocking=non_blocking)
         return Grid(moved, self.radius, self.corners, self.loops)
 
+    def pin_memory(self) -> Grid:
+        """See the protocol."""
+        return Grid(self.columns.pin_memory(), self.radius, self.corners, self.loops)
+
 
 @dataclass(frozen=True)
 class Bitmask:
@@ -221,6 +236,10 @@ class Bitmask:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Bitmask:
         """The same mask on another device."""
         return Bitmask(*(t.to(device, non_blocking=non_blocking) for t in self.tensors()))
+
+    def pin_memory(self) -> Bitmask:
+        """See the protocol."""
+        return Bitmask(*(t.pin_memory() for t in self.tensors()))
 
 
 KINDS: Sequence[str] = ("csr", "dense", "broadcast", "window", "grid", "bitmask")

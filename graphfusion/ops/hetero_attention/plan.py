@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.errors import GraphError
-from graphfusion.ops.hetero_attention.index import index_edges, index_numbers
+from graphfusion.ops.hetero_attention.index import index_edges, index_numbers, outside, refuse_out_of_range
 from graphfusion.ops.hetero_attention.pairs import KINDS, Bitmask, EdgeList, Grid, Pairs, pairs_of
 
 Relation = tuple[str, str, str]
@@ -168,9 +168,26 @@ def make_plan(
         else:
             index += _rule_tensors(relation, what, sizes[target], len(index[0]) - 1)
     if device.type == "cuda" and not torch.compiler.is_compiling():  # on a CPU the kernels look
-        for row in read_layout(layout, index):
-            row.check_samples(index)
+        _refuse_wrong_edges(pairs, names, tuple(sizes.values()), index)
     return Plan(names, tuple(pairs), tuple(layout), tuple(index), tuple(sizes.values()), order)
+
+
+def _refuse_wrong_edges(
+    pairs: Mapping[Relation, Pairs], names: Sequence[str], sizes: Sequence[int], index: Sequence[Tensor]
+) -> None:
+    """GraphError if a listed edge names a node that is not there or ties two samples; waits for the device once. A mask has bits
+    for the sources of its own sample alone.
+    """
+    bad, listed = [], {r: p.index for r, p in pairs.items() if isinstance(p, EdgeList)}
+    for (source, _, target), edges in listed.items():
+        ends = [names.index(source), names.index(target)]
+        there, here = (torch.bucketize(e, index[t][1:], right=True) for e, t in zip(edges, ends, strict=True))
+        bad.append((outside(edges, *(sizes[t] for t in ends)) | (there != here)).any())
+    if not bad or not bool(torch.stack(bad).any()):
+        return
+    for relation, edges in listed.items():
+        refuse_out_of_range(edges, sizes[names.index(relation[0])], sizes[names.index(relation[2])], str(relation))
+    raise GraphError(TWO_SAMPLES)
 
 
 MOST = 2**31 - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,12 @@ MOST_ROWS = 2**24
 def interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU (`TRITON_INTERPRET=1`): slow, for tests."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+def where(tensor: Tensor) -> AbstractContextManager[None]:
+    """Launches go to the device of a tensor; Triton's go to the current one."""
+    found: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    return found
 
 
 def why_not() -> str:
@@ -57,7 +64,8 @@ def project_forward(
     """All linear maps of `hetero_project` in one launch."""
     from graphfusion.ops.hetero_attention.gpu.project import forward
 
-    return forward(x, weight, bias, of)
+    with where(x[0]):
+        return forward(x, weight, bias, of)
 
 
 def project_backward(
@@ -66,7 +74,8 @@ def project_backward(
     """Gradients of x and of the maps, in two launches."""
     from graphfusion.ops.hetero_attention.gpu.project import backward
 
-    return backward(grad, x, weight, of)
+    with where(x[0]):
+        return backward(grad, x, weight, of)
 
 
 class Backend:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from triton.language import constexpr
 
-from graphfusion.ops.hetero_attention.gpu import scan, tiles, walk
+from graphfusion.ops.hetero_attention.gpu import scan, tiles, walk, where
 from graphfusion.ops.hetero_attention.gpu.forms import FORMS, Size, able_to, cheapest
 from graphfusion.ops.hetero_attention.gpu.group import Group, Static, each
 from graphfusion.ops.hetero_attention.pairs import KINDS
@@ -68,25 +68,26 @@ class Call:
         self.leaving, self.entering = (
             [sum(getattr(row, end) == t for row in self.rows) for t in range(layout[0])] for end in ("source", "target")
         )
-        self.forms = [self._form(row, form) for row in self.rows]
+        self.forms = self._forms(form)
 
-    def _form(self, row: Row, wanted: str) -> str:
-        """How a relation is evaluated: as wanted where it can be, else as counted cost has it; a walk where it has no node at
-        one end, which writes the zeros that there are.
+    def _forms(self, wanted: str) -> list[str]:
+        """How each relation is evaluated: as wanted where it can be, else as counted cost has it; a walk of nothing where there are
+        no samples.
         """
-        if not (len(self.value[row.source]) and len(self.query[row.target])):
-            return FORMS[0]
-        able = able_to(
-            row.kind, self.mode, self.width, across=self.across, shared=self.shared, dropout=bool(self.sizes["DROP"]),
-            slope=self.slope, loops=row.kind == "bitmask" or bool(row.parameters[0]),
-        )  # fmt: skip
-        if wanted in able:
-            return wanted
-        size = Size(
-            len(self.value[row.source]), len(self.query[row.target]), max(1, self.samples), self.heads, self.width,
-            self.value[row.source].element_size(),
-        )  # fmt: skip
-        return cheapest(able, size, self.mode, self.device)
+        if not self.samples:
+            return [FORMS[0]] * len(self.rows)
+        relations = []
+        for row in self.rows:
+            able = able_to(
+                row.kind, self.mode, self.width, across=self.across, shared=self.shared, dropout=bool(self.sizes["DROP"]),
+                slope=self.slope, loops=row.kind == "bitmask" or bool(row.parameters[0]),
+            )  # fmt: skip
+            size = Size(
+                len(self.value[row.source]), len(self.query[row.target]), self.samples, self.heads, self.width,
+                self.value[row.source].element_size(),
+            )  # fmt: skip
+            relations.append(((wanted,) if wanted in able else able, size))
+        return cheapest(relations, self.mode, self.device)
 
     def forward(self) -> list[Tensor]:
         """Outputs of each node type.
@@ -97,6 +98,10 @@ class Call:
         if self.device.type == "cpu":  # interpreted; elsewhere the plan was checked when it was made
             for row in self.rows:
                 row.check_samples(self.index)
+        with where(self.query[0]):
+            return self._forward()
+
+    def _forward(self) -> list[Tensor]:
         out = [
             torch.empty(len(q), outputs_of(self.entering[t], self.merged), self.heads, self.width, device=self.device)
             for t, q in enumerate(self.query)
@@ -109,6 +114,10 @@ class Call:
 
     def backward(self, grad: Sequence[Tensor]) -> list[Tensor]:
         """Gradients of value, key, query, att (if there is one) and edge, one after another, from those of the outputs."""
+        with where(self.query[0]):
+            return self._backward(grad)
+
+    def _backward(self, grad: Sequence[Tensor]) -> list[Tensor]:
         value, key, query, att, edge = self.given
         self.grad = [g.contiguous() for g in grad]
         self.dvalue, self.dkey, self.dquery = (
@@ -160,7 +169,7 @@ class Call:
         value, query = each(self.value, group.others), each(self.query, group.own)
         keys = each(self.key, group.others) if self.key else value
         index = each(self.index, group.others), each(self.index, group.own)
-        return (value, keys, query, self._att), (*self.pairs(group.rows), *index)
+        return (value, keys, query, self._att), (*self.lists(group.rows), *index)
 
     def at_sources(self, group: Group) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """Arguments that passes over sources share, `Group.of(…, "source")`: value, key, query and att; `ptr` of targets and of
@@ -186,7 +195,7 @@ class Call:
         """Any tensor where there is none."""
         return self.value[0] if self.att is None else self.att
 
-    def pairs(self, rows: Sequence[Row]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def lists(self, rows: Sequence[Row]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Two index tensors of each relation; any where it has none."""
         lists = [(*row.tensors, self.index[0], self.index[0])[:2] for row in rows]
         return tuple(a for a, _ in lists), tuple(b for _, b in lists)

@@ -8,8 +8,10 @@ device does in a second.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain, combinations
 
 import torch
 
@@ -49,12 +51,20 @@ class Size:
     of the pairs are edges is not known: all count.
     """
 
-    sources: int
-    targets: int
-    samples: int
+    sources: float
+    targets: float
+    samples: float
     heads: int
     width: int
     bytes: int
+
+    def about(self) -> Size:
+        """Samples and nodes of a sample to the next power of four: kernels are compiled anew where a form changes, and batches of
+        one fit are alike.
+        """
+        samples = _power_of_four(self.samples)
+        sources, targets = (samples * _power_of_four(nodes / self.samples) for nodes in (self.sources, self.targets))
+        return replace(self, sources=sources, targets=targets, samples=samples)
 
     @property
     def pairs(self) -> float:
@@ -66,7 +76,7 @@ class Size:
         """The same with the nodes of a sample rounded up to whole blocks."""
         block = tiled(self.width)
         sides = ((self.targets, block["M"]), (self.sources, block["K"]))
-        return self.samples * math.prod(-(-nodes // (self.samples * size)) * size for nodes, size in sides)
+        return self.samples * math.prod(math.ceil(nodes / (self.samples * size)) * size for nodes, size in sides)
 
 
 def able_to(
@@ -80,30 +90,45 @@ def able_to(
 
 
 def cost(form: str, size: Size, mode: str, rates: Rates) -> float:
-    """Microseconds of a forward pass."""
+    """Microseconds of a forward pass, without the launch that `walk` and `tiles` share with other relations."""
     columns = max(16, size.width)
     if form == "walk":  # a key and a row an edge, each target again; a score is a product where keys are rows
         edges = size.heads * size.pairs
         moved = edges * size.width * size.bytes * (1 if mode == "gat" else 2)
-        return rates.launch + moved / rates.cache + edges * 2 * size.width / rates.operations
+        return moved / rates.cache + edges * 2 * size.width / rates.operations
     if form == "tiles":
         pairs = size.heads * size.padded
         products = pairs * 2 * columns * (2 if mode == "dot" else 1)
         others = pairs * (12 + (4 * size.width if mode == "gatv2" else 0))
         moved = pairs / tiled(columns)["M"] * size.width * size.bytes
-        return rates.launch + products / rates.products + others / rates.operations + moved / rates.cache
+        return products / rates.products + others / rates.operations + moved / rates.cache
     nodes = size.heads * (size.sources + size.targets)
     ranking = size.heads * size.sources * (size.sources / size.samples) * 3 / rates.operations
     chain = size.sources / size.samples / 64  # running sums go from block to block
     return 3 * rates.launch + ranking + nodes * size.width * 4 * 4 / rates.memory + chain
 
 
-def cheapest(able: tuple[str, ...], size: Size, mode: str, device: torch.device) -> str:
-    """The form with the least cost among those that can."""
-    if len(able) == 1:
-        return able[0]
+def cheapest(relations: Sequence[tuple[Sequence[str], Size]], mode: str, device: torch.device) -> list[str]:
+    """A form for each relation, given which forms are able to evaluate it and its size: those with the least cost together,
+    launches of `walk` and `tiles` included, of which one serves all relations of the form.
+    """
     rates = rates_of(torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0))
-    return min(able, key=lambda form: cost(form, size, mode, rates))
+    costs = [{form: cost(form, size.about(), mode, rates) for form in able} for able, size in relations]
+    best: list[str] = []
+    least = math.inf
+    for used in chain.from_iterable(combinations(FORMS, count) for count in (1, 2, 3)):
+        if not all(set(used) & set(each) for each in costs):
+            continue
+        chosen = [min((f for f in used if f in each), key=each.__getitem__) for each in costs]
+        total = sum(each[f] for each, f in zip(costs, chosen, strict=True))
+        total += rates.launch * len({"walk", "tiles"} & set(chosen))
+        if total < least:
+            best, least = chosen, total
+    return best
+
+
+def _power_of_four(number: float) -> float:
+    return 4.0 ** math.ceil(math.log(max(number, 1.0), 4) - 1e-9)
 
 
 @cache

@@ -69,13 +69,13 @@ def backward(grad: Sequence[Tensor], x: Sequence[Tensor], weight: Sequence[Tenso
 
 
 def _launch(products: Sequence[Product]) -> None:
-    products = [p for p in products if p.out.numel()]
-    if not products:
-        return
+    products = [p for p in products if p.out.shape[1]]  # not by rows: kernels are compiled for the list
     sizes = grouped()
     parts = [part for p in products for part in p.parts]
     first = [sum(len(p.parts) for p in products[:i]) for i in range(len(products))]
     blocks = sum(-(-len(p.out) // sizes["M"]) * -(-p.out.shape[1] // sizes["N"]) for p in products)
+    if not blocks:
+        return
     biased = products[0].bias is not None
     kernels.grouped[(blocks,)](
         tuple(part.a for part in parts), tuple(part.b for part in parts),

@@ -45,7 +45,7 @@ def of_sources(call: Call, rows: Sequence[Row]) -> None:
     group, sizes = Group.of(rows, "source"), _sizes(call)
     tensors, left, found = call.at_sources(group)
     kernels.backward_sources[_grid(call, group, call.value, sizes)](
-        *tensors, *call.pairs(group.rows), *left, *call.numbers, *found,
+        *tensors, *call.lists(group.rows), *left, *call.numbers, *found,
         RELATIONS=call.entries(group.rows), TYPES=group.types(), **sizes,
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ def above(
     table, order, start, count, logit, inside, head, steps, SLOT: tl.constexpr, SLOTS: tl.constexpr, H: tl.constexpr
 ):
     """How many nodes of a sample have a logit whose sum with `logit` is above 0: they are the first of its order."""
-    low = logit.to(tl.int32) * 0
+    low = tl.zeros_like(logit).to(tl.int32)
     high = low + count
     for _ in range(steps):
         middle = (low + high) // 2
@@ -54,6 +54,12 @@ def sums_at(rows, numbers, place, inside, head, column, H: tl.constexpr, C: tl.c
     return rows_of(rows, place, 0, 1, inside, head, column, H, C), numbers_of(numbers, place, 0, 1, inside, head, H)
 
 
+@triton.jit
+def comparable(logit):
+    """NaN as −∞: every node has a place of its own in the order, whatever a diverged fit gives."""
+    return tl.where(logit == logit, logit, float("-inf"))
+
+
 @triton.jit(do_not_specialize=FREE)
 def rank(logit, ptr, order, samples, steps, SLOT: tl.constexpr, SLOTS: tl.constexpr, H: tl.constexpr, M: tl.constexpr,
          K: tl.constexpr):  # fmt: skip
@@ -63,11 +69,11 @@ def rank(logit, ptr, order, samples, steps, SLOT: tl.constexpr, SLOTS: tl.conste
     sample, start, here, inside = block(tl.program_id(0), ptr, samples, steps, M)
     head = tl.program_id(1)
     count = others(ptr, sample, here, inside)[1]
-    own = numbers_of(logit, start + here, SLOT, SLOTS, inside, head, H)
+    own = comparable(numbers_of(logit, start + here, SLOT, SLOTS, inside, head, H))
     place = tl.zeros([M], tl.int32)
     for k0 in range(0, count, K):
         k = k0 + tl.arange(0, K)
-        each = numbers_of(logit, start + k, SLOT, SLOTS, k < count, head, H)
+        each = comparable(numbers_of(logit, start + k, SLOT, SLOTS, k < count, head, H))
         before = (each[None, :] > own[:, None]) | ((each[None, :] == own[:, None]) & (k[None, :] < here[:, None]))
         place += tl.sum((before & (k < count)[None, :]).to(tl.int32), 1)
     tl.store(order + (start + place).to(tl.int64) * H + head, here, mask=inside)
@@ -142,7 +148,7 @@ def shares(
     key, order, start, count, own, inside, head, slope, SLOT: tl.constexpr, SLOTS: tl.constexpr, H: tl.constexpr
 ):
     """u1 and u2 of targets with logits `own`."""
-    first = own.to(tl.int32) * 0
+    first = tl.zeros_like(own).to(tl.int32)
     t = own + logits_at(key, order, start, first, inside & (count > 0), head, SLOT, SLOTS, H)
     largest = leaky(t, slope)
     return tl.exp(t - largest), tl.exp(slope * t - largest)
