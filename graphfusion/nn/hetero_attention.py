@@ -30,7 +30,8 @@ class HeteroAttention(nn.Module):
         dim, heads: `heads` heads of width `dim / heads` each.
         mode: one of `MODES`, or one for each edge type.
         edge_dims: width of the edge features of the relations that have some.
-        few: node types with a handful of nodes a sample (hubs): `gat` relations into them gather before they project.
+        few: node types with a handful of nodes a sample (hubs): `gat` relations into them gather before they project, but for
+            on a GPU.
 
     Raises:
         ConfigError: an unknown mode, or a `dim` that `heads` does not divide.
@@ -183,11 +184,22 @@ class IntoFew(nn.Module):
 
     def forward(self, x: Sequence[Tensor], plan: Plan, edge_features: Mapping[EdgeType, Tensor]) -> dict[str, Tensor]:
         """X (N, D) of each node type → (N, D) of each type that is entered."""
-        key = [fold(self.value[each].flatten(0, 1), self.att[each]) if each else None for each in self.leaving]
-        weight = self.value.view(-1, self.heads, self.width, self.value.shape[2]).unbind()
+        value = [self.value[each].flatten(0, 1) if each else None for each in self.leaving]
+        key = [None if w is None else fold(w, self.att[each]) for w, each in zip(value, self.leaving, strict=True)]
         dropout = self.dropout if self.training else 0.0
         query = _spread(self.query, self.has_query)
-        return messages_into_few(x, plan, key, query, weight, self.heads, dropout=dropout)
+        if self.gathers_first(x[0].device):
+            weight = self.value.view(-1, self.heads, self.width, self.value.shape[2]).unbind()
+            return messages_into_few(x, plan, key, query, weight, self.heads, dropout=dropout)
+        out = messages(x, plan, Projections(value, key, query), self.heads, self.width, "gat", dropout=dropout)
+        return {n: o.sum(1).flatten(1) for n, o in zip(plan.node_types, out, strict=True) if plan.entering(n)}
+
+    @staticmethod
+    def gathers_first(device: torch.device) -> bool:
+        """Not on a GPU: it would walk whole rows, for all heads, in as few programs as there are nodes to gather into; projected
+        rows go in tiles.
+        """
+        return device.type != "cuda"
 
 
 def fold(weight: Tensor, att: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from graphfusion.nn import (
     segment_sum,
     sinusoids,
 )
+from graphfusion.nn.hetero_attention import IntoFew
 from graphfusion.ops.hetero_attention import EdgeList
 
 EDGE_TYPES = [("a", "to", "b"), ("b", "to", "a"), ("a", "self", "a")]
@@ -130,9 +131,11 @@ def as_pyg(attention: HeteroAttention, mode: str, dims: dict) -> HeteroConv:
     return HeteroConv(parts)
 
 
-@pytest.mark.parametrize("few", [(), ("b",)])
+@pytest.mark.parametrize(("few", "first"), [((), True), (("b",), True), (("b",), False)])
 @pytest.mark.parametrize("mode", ["gat", "gatv2"])
-def test_attention_equals_pyg(mode: str, few: tuple[str, ...]) -> None:
+def test_attention_equals_pyg(mode: str, few: tuple[str, ...], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`first`: into few nodes rows are gathered before they are projected, as not on a GPU."""
+    monkeypatch.setattr(IntoFew, "gathers_first", lambda *_: first)
     torch.manual_seed(0)
     x = {"a": torch.randn(5, 8), "b": torch.randn(3, 8)}
     index = {t: edges(6, len(x[t[0]]), len(x[t[2]])) for t in EDGE_TYPES}
