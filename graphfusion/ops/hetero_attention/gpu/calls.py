@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -118,24 +119,15 @@ class Call:
             return self._backward(grad)
 
     def _backward(self, grad: Sequence[Tensor]) -> list[Tensor]:
-        value, key, query, att, edge = self.given
-        self.grad = [g.contiguous() for g in grad]
-        self.dvalue, self.dkey, self.dquery = (
-            [torch.empty_like(t) for t in part] for part in (self.value, self.key, self.query)
-        )
-        self.dedge = [torch.zeros_like(e) for e in self.edge]
-        self.datt = None if self.att is None else torch.zeros_like(self.att)
-        # of each target, relation and head: the logarithm of the softmax's sum, and Σ α m (g · v)
-        self.log_sum, self.mean = (
-            [torch.empty(*q.shape[:2], self.heads, device=self.device) for q in self.query] for _ in range(2)
-        )
+        found = Gradients.of(self, grad)
         for launch, rows in self._launches((walk.of_targets, tiles.of_targets, scan.backward)):
-            launch(self, rows)
+            launch(self, rows, found)
         for launch, rows in self._launches((walk.of_sources, tiles.of_sources, None)):
-            launch(self, rows)
-        found = [*self.dvalue, *self.dkey, *self.dquery, *([] if self.datt is None else [self.datt]), *self.dedge]
+            launch(self, rows, found)
+        value, key, query, att, edge = self.given
+        made = [*found.value, *found.key, *found.query, *([] if found.att is None else [found.att]), *found.edge]
         like = [*value, *key, *query, *([] if att is None else [att]), *edge]
-        return [f.to(t.dtype).view(t.shape) for f, t in zip(found, like, strict=True)]
+        return [f.to(t.dtype).view(t.shape) for f, t in zip(made, like, strict=True)]
 
     def _launches(self, passes: Sequence[Any]) -> Iterator[tuple[Any, list[Row]]]:
         """What launches each form, with the relations that are to be evaluated so, where there are any."""
@@ -171,17 +163,17 @@ class Call:
         index = each(self.index, group.others), each(self.index, group.own)
         return (value, keys, query, self._att), (*self.lists(group.rows), *index)
 
-    def at_sources(self, group: Group) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    def at_sources(self, group: Group, found: Gradients) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """Arguments that passes over sources share, `Group.of(…, "source")`: value, key, query and att; `ptr` of targets and of
         sources, gradients of outputs and what passes over targets left; where gradients of value and key go.
         """
         value, query = each(self.value, group.own), each(self.query, group.others)
-        left = (each(part, group.others) for part in (self.grad, self.log_sum, self.mean))
-        found = each(self.dvalue, group.own)
+        left = (each(part, group.others) for part in (found.out, found.log_sum, found.mean))
+        dvalue = each(found.value, group.own)
         return (
             (value, each(self.key, group.own) if self.key else value, query, self._att),
             (each(self.index, group.others), each(self.index, group.own), *left),
-            (found, each(self.dkey, group.own) if self.key else found),
+            (dvalue, each(found.key, group.own) if self.key else dvalue),
         )
 
     def partial_att(self, programs: int) -> Tensor:
@@ -199,3 +191,31 @@ class Call:
         """Two index tensors of each relation; any where it has none."""
         lists = [(*row.tensors, self.index[0], self.index[0])[:2] for row in rows]
         return tuple(a for a, _ in lists), tuple(b for _, b in lists)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of a backward pass: those of the outputs (`out`), and where kernels write those of value, key, query, att (if there is one)
+    and edge. Passes over targets leave for those over sources, of each target, relation and head (N, Q, H): the logarithm of the
+    softmax's sum (`log_sum`), and Σ α m (g · v) (`mean`).
+    """
+
+    out: list[Tensor]
+    value: list[Tensor]
+    key: list[Tensor]
+    query: list[Tensor]
+    att: Tensor | None
+    edge: list[Tensor]
+    log_sum: list[Tensor]
+    mean: list[Tensor]
+
+    @classmethod
+    def of(cls, call: Call, grad: Sequence[Tensor]) -> Gradients:
+        """Nothing written yet; what programs add to begins as zeros."""
+        value, key, query = ([torch.empty_like(t) for t in part] for part in (call.value, call.key, call.query))
+        log_sum, mean = (
+            [torch.empty(*q.shape[:2], call.heads, device=call.device) for q in call.query] for _ in range(2)
+        )
+        att = None if call.att is None else torch.zeros_like(call.att)
+        edge = [torch.zeros_like(e) for e in call.edge]
+        return cls([g.contiguous() for g in grad], value, key, query, att, edge, log_sum, mean)

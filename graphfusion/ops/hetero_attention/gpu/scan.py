@@ -14,7 +14,7 @@ from graphfusion.ops.hetero_attention.gpu.kernels import scan as kernels
 from graphfusion.ops.hetero_attention.plan import Row
 
 if TYPE_CHECKING:
-    from graphfusion.ops.hetero_attention.gpu.calls import Call
+    from graphfusion.ops.hetero_attention.gpu.calls import Call, Gradients
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Colle
         )  # fmt: skip
 
 
-def backward(call: Call, rows: Sequence[Row]) -> None:
+def backward(call: Call, rows: Sequence[Row], found: Gradients) -> None:
     """Gradients of query, value and key."""
     for row in rows:
-        _backward(call, row)
+        _backward(call, row, found)
 
 
-def _backward(call: Call, row: Row) -> None:
-    source, target, grad = _sources(call, row), _targets(call, row), call.grad[row.target]
+def _backward(call: Call, row: Row, found: Gradients) -> None:
+    source, target, grad = _sources(call, row), _targets(call, row), found.out[row.target]
     order, sums = _of_sources(call, row)
     first, second, mean = (torch.empty(len(grad), call.heads, device=call.device) for _ in range(3))
     kernels.backward_targets[_grid(call, len(grad))](
-        *_ends(call, row, order), *sums, grad, call.dquery[row.target], first, second, mean, *_numbers(call, source),
+        *_ends(call, row, order), *sums, grad, found.query[row.target], first, second, mean, *_numbers(call, source),
         **_slots(call, row), **_output(call, row), **_widths(call), **_without("K"),
     )  # fmt: skip
     ranked = _rank(call, target)
@@ -67,7 +67,7 @@ def _backward(call: Call, row: Row) -> None:
     sums = _running(call, target, ranked, grad, slot, slots, (first, second, mean))
     kernels.backward_sources[_grid(call, len(source.logit))](
         call.value[row.source], source.logit, target.logit, order, ranked, target.ptr, source.ptr, *sums,
-        call.dvalue[row.source], call.dkey[row.source], *_numbers(call, target), **_slots(call, row), **_widths(call),
+        found.value[row.source], found.key[row.source], *_numbers(call, target), **_slots(call, row), **_widths(call),
         **_without("K"),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from graphfusion.ops.hetero_attention.gpu.kernels import tiles as kernels
 from graphfusion.ops.hetero_attention.plan import Row
 
 if TYPE_CHECKING:
-    from graphfusion.ops.hetero_attention.gpu.calls import Call
+    from graphfusion.ops.hetero_attention.gpu.calls import Call, Gradients
 
 
 def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Collection[int]) -> None:
@@ -26,26 +26,26 @@ def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Colle
     )  # fmt: skip
 
 
-def of_targets(call: Call, rows: Sequence[Row]) -> None:
+def of_targets(call: Call, rows: Sequence[Row], found: Gradients) -> None:
     """Gradients of query and att, and what `of_sources` needs."""
     group, sizes = Group.of(rows, "target"), _sizes(call)
     tensors, index = call.at_targets(group)
     datt = call.partial_att(max(_blocks(call, len(call.query[t]), sizes) for t in group.own))
-    left = (each(part, group.own) for part in (call.dquery, call.log_sum, call.mean))
+    left = (each(part, group.own) for part in (found.query, found.log_sum, found.mean))
     kernels.backward_targets[_grid(call, group, call.query, sizes)](
-        *tensors, *index, each(call.grad, group.own), *call.numbers, *left, datt,
+        *tensors, *index, each(found.out, group.own), *call.numbers, *left, datt,
         RELATIONS=call.entries(group.rows), TYPES=group.types(), RELATED=len(call.rows), **sizes,
     )  # fmt: skip
-    if call.datt is not None:
-        call.datt += datt.sum(0)
+    if found.att is not None:
+        found.att.add_(datt.sum(0))
 
 
-def of_sources(call: Call, rows: Sequence[Row]) -> None:
+def of_sources(call: Call, rows: Sequence[Row], found: Gradients) -> None:
     """Gradients of value and key."""
     group, sizes = Group.of(rows, "source"), _sizes(call)
-    tensors, left, found = call.at_sources(group)
+    tensors, left, written = call.at_sources(group, found)
     kernels.backward_sources[_grid(call, group, call.value, sizes)](
-        *tensors, *call.lists(group.rows), *left, *call.numbers, *found,
+        *tensors, *call.lists(group.rows), *left, *call.numbers, *written,
         RELATIONS=call.entries(group.rows), TYPES=group.types(), **sizes,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from graphfusion.ops.hetero_attention.index import by_source
 from graphfusion.ops.hetero_attention.plan import Row
 
 if TYPE_CHECKING:
-    from graphfusion.ops.hetero_attention.gpu.calls import Call
+    from graphfusion.ops.hetero_attention.gpu.calls import Call, Gradients
 
 TARGETS = 32
 """Targets that a program of `gatv2` adds up the gradient of att over."""
@@ -32,35 +32,35 @@ def forward(call: Call, rows: Sequence[Row], out: Sequence[Tensor], begun: Colle
         )  # fmt: skip
 
 
-def of_targets(call: Call, rows: Sequence[Row]) -> None:
+def of_targets(call: Call, rows: Sequence[Row], found: Gradients) -> None:
     """Gradients of query, edge features and att, and what `of_sources` needs."""
     group, sizes = Group.of(rows, "target"), _sizes(call)
     tensors, index = call.at_targets(group)
     most = max(len(call.query[t]) for t in group.own)
     if not most:
         return
-    together = 1 if call.datt is None else min(TARGETS, power(-(-most // sizes["M"])))
+    together = 1 if found.att is None else min(TARGETS, power(-(-most // sizes["M"])))
     programs = group.blocks(call.query, together * sizes["M"])
     datt = call.partial_att(-(-most // (together * sizes["M"])))
-    dedge = tuple(call.dedge[call.number(row)] if call.dedge else index[0][0] for row in group.rows)
-    left = (each(part, group.own) for part in (call.dquery, call.log_sum, call.mean))
+    dedge = tuple(found.edge[call.number(row)] if found.edge else index[0][0] for row in group.rows)
+    left = (each(part, group.own) for part in (found.query, found.log_sum, found.mean))
     kernels.backward_targets[(programs,)](
-        *tensors, _edges(call, group.rows), *index, each(call.grad, group.own), *call.numbers, *left, dedge, datt,
+        *tensors, _edges(call, group.rows), *index, each(found.out, group.own), *call.numbers, *left, dedge, datt,
         RELATIONS=call.entries(group.rows), TYPES=group.types(), RELATED=len(call.rows), ACROSS=call.across, T=together, **sizes,
     )  # fmt: skip
-    if call.datt is not None:
-        call.datt += datt.sum(0)
+    if found.att is not None:
+        found.att.add_(datt.sum(0))
 
 
-def of_sources(call: Call, rows: Sequence[Row]) -> None:
+def of_sources(call: Call, rows: Sequence[Row], found: Gradients) -> None:
     """Gradients of value and key."""
     group, sizes = Group.of(rows, "source"), _sizes(call)
-    tensors, left, found = call.at_sources(group)
+    tensors, left, written = call.at_sources(group, found)
     lists = zip(*(_by_source(row, len(call.value[row.source]), call.index[0]) for row in group.rows), strict=True)
     programs = group.blocks(call.value, sizes["M"])
     if programs:
         kernels.backward_sources[(programs,)](
-            *tensors, _edges(call, group.rows), *lists, *left, *call.numbers, *found,
+            *tensors, _edges(call, group.rows), *lists, *left, *call.numbers, *written,
             RELATIONS=call.entries(group.rows), TYPES=group.types(), **sizes,
         )  # fmt: skip
 

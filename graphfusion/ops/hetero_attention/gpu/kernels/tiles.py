@@ -172,6 +172,18 @@ def scored(relation: tl.constexpr, value, query, att, left, right, target, is_ta
 
 
 @triton.jit
+def softened(score, top, total):
+    """One block more of a running softmax (Milakov and Gimelshein 2018): the largest score (T,) so far, exponentials below it of
+    the block (T, S), what sums so far shrink by (T,), and the sum of exponentials (T,).
+    """
+    higher = tl.maximum(top, tl.max(score, 1))
+    base = tl.where(higher == float("-inf"), 0.0, higher)
+    weight = tl.exp(score - base[:, None])
+    before = tl.exp(top - base)
+    return higher, weight, before, total * before + tl.sum(weight, 1)
+
+
+@triton.jit
 def spread(relation: tl.constexpr, value, query, att, dscore, target, is_target, source, is_source, head, column, slope,
            H: tl.constexpr, C: tl.constexpr):  # fmt: skip
     """Mode `gatv2`: from ∂L/∂s (T, S) the gradients of the query (T, CP), of the value by way of the scores (S, CP), and of
@@ -222,17 +234,12 @@ def outputs(own, FIRST: tl.constexpr, END: tl.constexpr, ADD: tl.constexpr, valu
                 MODE, H, C, PRECISION,
             )[0]  # fmt: skip
             score = tl.where(valid, score, float("-inf"))
-            higher = tl.maximum(top, tl.max(score, 1))
-            base = tl.where(higher == float("-inf"), 0.0, higher)
-            weight = tl.exp(score - base[:, None])
-            before = tl.exp(top - base)
-            total = total * before + tl.sum(weight, 1)
+            top, weight, before, total = softened(score, top, total)
             if DROP:
                 keep = kept(seed, RELATIONS[r][NUMBER], target, place, head, threshold, H)
                 weight = tl.where(keep, weight * rescale, 0.0)
             row = rows_of(value[r], source, RELATIONS[r][LEAVES], RELATIONS[r][LEAVING], is_source, head, column, H, C)
             found = found * before[:, None] + tl.dot(weight, row, input_precision=PRECISION)
-            top = higher
         found = found / tl.where(total > 0, total, 1.0)[:, None]
         if MERGED:
             merged += found
@@ -298,13 +305,8 @@ def of_targets(own, FIRST: tl.constexpr, END: tl.constexpr, value, key, query, a
             if DROP:
                 keep = kept(seed, RELATIONS[r][NUMBER], target, place, head, threshold, H)
                 product = tl.where(keep, product * rescale, 0.0)
-            higher = tl.maximum(top, tl.max(score, 1))
-            base = tl.where(higher == float("-inf"), 0.0, higher)
-            weight = tl.exp(score - base[:, None])
-            before = tl.exp(top - base)
-            total = total * before + tl.sum(weight, 1)
+            top, weight, before, total = softened(score, top, total)
             mean = mean * before + tl.sum(weight * product, 1)
-            top = higher
         divisor = tl.where(total > 0, total, 1.0)
         mean = mean / divisor
         logarithm = tl.where(total > 0, top + tl.log(divisor), 0.0)
