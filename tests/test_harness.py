@@ -337,6 +337,23 @@ def test_the_numbers_of_a_table() -> None:
     assert f"± {half:.2f}" in text
 
 
+def test_an_overview_has_a_line_for_each_number_of_rows() -> None:
+    right = [True, True, True, False]
+    rows = [
+        made("graph", 0, right, rows="90"), made("graph", 1, right[1:] + [False], rows="90"), made("graph, 9 rows", 0, right),
+        made("a", 0, [False] * 4, inputs="a"), made("b", 0, right[::-1], inputs="b"), made("a + b", 0, right, inputs="a b"),
+        made("no edges", 0, [False, True, False, True]), made("late fusion", 0, [True] * 4, rows=""),
+        made("graph", 0, right, data="other"),
+    ]  # fmt: skip
+    text = tables.table(rows).split("###")[0].strip().splitlines()
+    assert text[0].startswith(
+        "| accuracy, % | seeds | graph | no edges | shuffled edges | Transformer | concat | late fusion |"
+    )
+    assert text[2] == "| toy | 2 | 62.50 ± 17.68 | – | – | – | – | – | – |"
+    assert text[3] == "| toy, 9 rows | 1 | 75.00 | 50.00 | – | – | – | 100.00 | 75.00 (b) |"
+    assert text[4].startswith("| other | 1 | 75.00 | –")
+
+
 def test_only_the_pair_that_is_best_on_validation_rows_is_shown() -> None:
     listed = [
         made("graph", 0, [True, True], inputs="a b c"),

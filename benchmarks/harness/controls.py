@@ -10,7 +10,9 @@ from benchmarks.harness.runs import Data, Run
 
 ENGINE, LATE = "graph", "late fusion"
 ABLATIONS = ("no edges", "shuffled edges")
-"""The engine with something taken away; the others are models that one might use instead."""
+"""The engine with something taken away."""
+OTHERS = ("Transformer", "concat")
+"""Models that one might use instead."""
 
 
 def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 0) -> list[Run]:

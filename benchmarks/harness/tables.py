@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE
+from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE, OTHERS
 from benchmarks.harness.scores import right_items, unpack_clusters
 from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap, wilcoxon
 
@@ -16,8 +16,46 @@ Models = Mapping[str, Sequence[Row]]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One table a data set: the engine, single modalities, other models, ablations; costs as ratios to the engine's; tests."""
-    return "\n".join(_of_data(name, [r for r in rows if r["data"] == name]) for name in _in_order(rows, "data"))
+    """One table a data set: the engine, single modalities, other models, ablations; costs as ratios to the engine's; tests. Before
+    them, where the engine stands beside ablations on several data sets, all in one.
+    """
+    each = {name: [r for r in rows if r["data"] == name] for name in _in_order(rows, "data")}
+    first = [overview(each)] if len(each) > 1 and any(r["model"] in ABLATIONS for r in rows) else []
+    return "\n".join([*first, *(_of_data(name, own) for name, own in each.items())])
+
+
+def overview(each: Mapping[str, Sequence[Row]]) -> str:
+    """A line a data set: accuracy of the engine and of its controls fitted on as many rows; of single modalities the one that
+    scores highest.
+    """
+    columns = (*ABLATIONS, *OTHERS, LATE)
+    lines = [
+        f"| accuracy, % | seeds | {ENGINE} | {' | '.join(columns)} | best modality alone |",
+        f"|{' --- |' * (len(columns) + 4)}",
+    ]
+    for name, rows in each.items():
+        models = _models(rows)[0]
+        reference = _reference(models)
+        for engine in (m for m in models if m.startswith(ENGINE)):
+            alike = (
+                {m: own for m, own in models.items() if own[0]["rows"] == models[engine][0]["rows"] or m == LATE}
+                if engine == reference
+                else {}
+            )
+            parts = [m for m, own in alike.items() if _is_part(own[0]) and " " not in own[0]["inputs"]]
+            best = max(parts, key=lambda m: mean_of(models[m], "accuracy"), default="")
+            cells = [_accuracy(alike.get(m, [])) for m in (*columns, best)]
+            cells[-1] += f" ({best})" if best else ""
+            head = f"| {name}{engine.removeprefix(ENGINE)} | {len(models[engine])} | {_accuracy(models[engine])}"
+            lines.append(f"{head} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _accuracy(own: Sequence[Row]) -> str:
+    """Mean and deviation over seeds."""
+    found = 100 * _numbers(own, "accuracy")
+    several = f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else ""
+    return f"{found.mean():.2f}{several}" if len(found) else "–"
 
 
 def _of_data(name: str, rows: Sequence[Row]) -> str:
@@ -35,7 +73,7 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
         several = len(own) > 1
         lines.append(
             f"| {model}{' alone' if _is_part(own[0]) else ''} | {len(own)} "
-            f"| {accuracy.mean():.2f}{f' ± {accuracy.std(ddof=1):.2f}' if several else ''} "
+            f"| {_accuracy(own)} "
             f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
             f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
             f"| {' | '.join(_costs(own, shown[reference]))} |"
