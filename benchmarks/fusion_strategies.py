@@ -6,8 +6,8 @@ on degraded_digits, easy_vqa and esc10.
     python benchmarks/fusion_strategies.py --table                 # the table and the plots again, from the CSV alone
 
 One word, one row: `FusionPredictor(fusion=WORD)`, everything else as in `benchmarks/engine.py` (from scratch, the epoch chosen on
-validation rows, test rows sealed during the fit), and as many parameters as the engine within 5 %. On digit_ops all are fitted on
-6,000 of its 12,000 rows. The strongest three are those of digit_ops' validation rows, once all have run. Runs that engine.csv has
+validation rows, test rows sealed during the fit), on as many rows as its controls there, and as many parameters as the engine
+within 5 %. The strongest three are those of digit_ops' validation rows, once all have run. Runs that engine.csv has
 are taken from there.
 
 Results: benchmarks/results/fusion_strategies.csv (one row a run), .md, .png, and fusion_strategies_weights.png: how the strategies
@@ -34,8 +34,6 @@ from graphfusion.fusion import FUSIONS
 
 NAME = "fusion_strategies"
 SEEDS = 3
-ROWS = {"digit_ops": 6_000}
-"""Training rows where all would take too long."""
 STRONGEST: tuple[str, ...] = ()
 """The three words, beside the engine and its controls, that are best on digit_ops' validation rows: named here once its table is
 complete, before any test row of the other data sets is read for them; a test holds them to it.
@@ -48,7 +46,7 @@ def every_strategy(data: Data, seed: int) -> list[Run]:
     """A run for each word, with as many parameters as the engine; `weighted_vote` only where validation rows are to be trusted,
     and not the word of the mode that is the engine's default, which is the engine again.
     """
-    engine, rows = ENGINES[data.name], ROWS.get(data.name, 0)
+    engine, rows = ENGINES[data.name], CONTROL_ROWS.get(data.name, 0)
     left_out = {ModelConfig().attention, *(() if data.choose else ("weighted_vote",))}
     words = [word for word in FUSIONS if word not in left_out]
     return [
