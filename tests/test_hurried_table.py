@@ -57,7 +57,7 @@ def write_photo(path: Path, i: int, pixels: np.ndarray) -> None:
 
 def test_a_table_written_in_a_hurry(tmp_path: Path) -> None:
     path = write(tmp_path)
-    p = gf.FusionPredictor("label", epochs=5, dim=8, heads=2, layers=1, batch_size=4, lr=0.02)
+    p = gf.FusionPredictor("label", epochs=10, dim=8, heads=2, layers=1, batch_size=4, lr=0.02)
     with pytest.warns(UserWarning, match=r"3 lines are not UTF-8 .* the first is line 4: 'Stück Nr\. 2"):
         p.fit(path, valid=None, on_error="missing", quiet=True)
 
