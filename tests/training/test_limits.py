@@ -119,8 +119,10 @@ def test_signals_wait_for_the_step_once() -> None:
             signal.raise_signal(signal.SIGTERM)
         assert left.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     with Interruption(active=False) as interruption, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, ignored)
     assert interruption.asked == ""
 
 
