@@ -24,6 +24,7 @@ from graphfusion.ops.hetero_attention import (
     hetero_project,
     make_plan,
 )
+from graphfusion.ops.hetero_attention.plan import _refuse_wrong_edges
 from tests.ops.cases import off
 
 A_TO_B, B_TO_A = ("a", "x", "b"), ("b", "y", "a")
@@ -395,3 +396,20 @@ def test_a_mask_of_strided_words_and_att_of_another_dtype_are_right() -> None:
     one = hetero_attention([value], [], [query], plans[0], mode="gatv2", att=att, backend="cpu")[0]
     two = hetero_attention([value], [], [query], plans[1], mode="gatv2", att=att.double(), backend="cpu")[0]
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_what_a_plan_on_a_gpu_looks_at(dtype: torch.dtype) -> None:
+    """There the kernels do not look; ranges and samples of all relations are looked at together."""
+    index = [torch.tensor([0, 2, 3], dtype=torch.int32), torch.tensor([0, 1, 2], dtype=torch.int32)]
+
+    def look(*pairs: tuple[int, int]) -> None:
+        listed = {A_TO_B: EdgeList(edges(*pairs).to(dtype)), B_TO_A: Dense()}
+        _refuse_wrong_edges(listed, ("a", "b"), (3, 2), index)
+
+    look((0, 0), (1, 0), (2, 1))
+    for wrong in ((3, 1), (-1, 0), (0, 2)):
+        with pytest.raises(GraphError, match=r"edge 1 is -?\d → \d, but there are 3 source and 2 target nodes"):
+            look((0, 0), wrong)
+    with pytest.raises(GraphError, match="ties nodes of two samples"):
+        look((0, 0), (0, 1))

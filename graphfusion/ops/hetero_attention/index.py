@@ -124,7 +124,14 @@ def _index_numbers(numbers: Tensor, least: int, end: int, what: str) -> Tensor:
     return numbers.to(torch.int32, copy=True)
 
 
-_EDGES = torch.library.custom_op("graphfusion::index_edges", _index_edges, mutates_args=())
+def _checked_edges(edges: Tensor, sources: int, targets: int, name: str) -> Lists:
+    """In a trace, where `make_plan` does not look."""
+    if edges.device.type != "cpu":
+        refuse_out_of_range(edges, sources, targets, name)
+    return _index_edges(edges, sources, targets, name)
+
+
+_EDGES = torch.library.custom_op("graphfusion::index_edges", _checked_edges, mutates_args=())
 _NUMBERS = torch.library.custom_op("graphfusion::index_numbers", _index_numbers, mutates_args=())
 
 

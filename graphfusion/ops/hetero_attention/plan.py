@@ -181,7 +181,10 @@ def _refuse_wrong_edges(
     bad, listed = [], {r: p.index for r, p in pairs.items() if isinstance(p, EdgeList)}
     for (source, _, target), edges in listed.items():
         ends = [names.index(source), names.index(target)]
-        there, here = (torch.bucketize(e, index[t][1:], right=True) for e, t in zip(edges, ends, strict=True))
+        there, here = (
+            torch.bucketize(e.contiguous(), index[t][1:].to(e.dtype), right=True)
+            for e, t in zip(edges, ends, strict=True)
+        )
         bad.append((outside(edges, *(sizes[t] for t in ends)) | (there != here)).any())
     if not bad or not bool(torch.stack(bad).any()):
         return

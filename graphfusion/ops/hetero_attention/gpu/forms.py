@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, combinations
 
 import torch
@@ -112,8 +112,16 @@ def cheapest(relations: Sequence[tuple[Sequence[str], Size]], mode: str, device:
     """A form for each relation, given which forms are able to evaluate it and its size: those with the least cost together,
     launches of `walk` and `tiles` included, of which one serves all relations of the form.
     """
-    rates = rates_of(torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0))
-    costs = [{form: cost(form, size.about(), mode, rates) for form in able} for able, size in relations]
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+    return list(_cheapest(tuple((tuple(able), size.about()) for able, size in relations), mode, capability))
+
+
+@lru_cache(maxsize=1_024)  # asked in every call, and batches of one fit are about alike
+def _cheapest(
+    relations: tuple[tuple[tuple[str, ...], Size], ...], mode: str, capability: tuple[int, int]
+) -> tuple[str, ...]:
+    rates = rates_of(capability)
+    costs = [{form: cost(form, size, mode, rates) for form in able} for able, size in relations]
     best: list[str] = []
     least = math.inf
     for used in chain.from_iterable(combinations(FORMS, count) for count in (1, 2, 3)):
@@ -124,7 +132,7 @@ def cheapest(relations: Sequence[tuple[Sequence[str], Size]], mode: str, device:
         total += rates.launch * len({"walk", "tiles"} & set(chosen))
         if total < least:
             best, least = chosen, total
-    return best
+    return tuple(best)
 
 
 def _power_of_four(number: float) -> float:
