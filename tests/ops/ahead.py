@@ -1,5 +1,5 @@
-"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead FORM MODE ARCH …` prints a JSON
-line for each kernel and architecture.
+"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead FORM MODE WIDTH ARCH …`, heads of
+WIDTH numbers, prints a JSON line for each kernel and architecture.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 
-HEADS, WIDTH = 8, 32
+HEADS = 8
 PASSES = ("forward", "backward_targets", "backward_sources", "rank", "running", "combine")
 """Kernels that are launched; the others are parts of them."""
 DTYPES = {
@@ -47,8 +48,8 @@ class Device:
 class Compiled:
     """Stands in for a kernel: what would be launched is compiled, the first time or `every` time."""
 
-    def __init__(self, kernel: Any, archs: tuple[int, ...], every: bool = False) -> None:
-        self.kernel, self.archs, self.every = kernel, archs, every
+    def __init__(self, kernel: Any, arch: int, every: bool = False) -> None:
+        self.kernel, self.arch, self.every, self.done = kernel, arch, every, False
 
     def __getitem__(self, grid: Any) -> Any:
         return self.compile
@@ -57,16 +58,15 @@ class Compiled:
         """Print what became of it."""
         from triton.runtime import driver
 
-        for arch in self.archs:
-            driver.set_active(Device(arch))
-            self.kernel.device_caches.clear()
-            made = self.kernel.warmup(*arguments, grid=(1,), **constants)
-            used = usage(made.asm["cubin"])
-            print(
-                json.dumps({"kernel": self.kernel.__name__, "arch": arch, "shared": made.metadata.shared, **used}),
-                flush=True,
-            )
-        self.archs = self.archs if self.every else ()
+        if self.done and not self.every:
+            return
+        self.done = True
+        driver.set_active(Device(self.arch))
+        self.kernel.device_caches.clear()
+        made = self.kernel.warmup(*arguments, grid=(1,), **constants)
+        used = usage(made.asm["cubin"])
+        told = {"kernel": self.kernel.__name__, "arch": self.arch, "shared": made.metadata.shared, **used}
+        print(json.dumps(told), flush=True)
 
 
 def usage(cubin: bytes) -> dict[str, int]:
@@ -83,21 +83,23 @@ def usage(cubin: bytes) -> dict[str, int]:
     }
 
 
-def main(form: str, mode: str, archs: tuple[int, ...]) -> None:
-    """Every kernel of a form: forward and backward over listed edges and hub nodes (`walk`), or over a dense relation and a mask,
-    values in bfloat16.
+def main(form: str, mode: str, width: int, archs: tuple[int, ...]) -> None:
+    """Every kernel of a form, forward and backward, values in bfloat16: over listed edges and hub nodes (`walk`), over rules without
+    lists (`rules`, walked too), or over a dense relation and a mask (`tiles`).
     """
-    from graphfusion.ops.hetero_attention import Bitmask, Broadcast, Dense, EdgeList, make_plan
+    for arch in archs:
+        if form == "project":
+            projections(width, arch)
+        else:
+            attention(form, mode, width, arch)
+
+
+def attention(form: str, mode: str, width: int, arch: int) -> None:
+    """The kernels of one call."""
+    from graphfusion.ops.hetero_attention import Bitmask, Broadcast, Dense, EdgeList, Grid, Window, make_plan
     from graphfusion.ops.hetero_attention.gpu import calls
     from tests.ops.cases import inputs_for
 
-    if form == "project":
-        projections(archs)
-        return
-    launches = getattr(calls, form)
-    found = vars(launches.kernels).items()
-    every = {n: Compiled(k, archs) for n, k in found if hasattr(k, "arg_names") and n in PASSES}
-    launches.kernels = SimpleNamespace(**every)
     sizes = {"a": 9, "hub": 2}
     listed = torch.tensor([[0, 1], [1, 2]])
     ptr = {n: torch.tensor([0, size]) for n, size in sizes.items()}
@@ -107,28 +109,44 @@ def main(form: str, mode: str, archs: tuple[int, ...]) -> None:
             ("hub", "all", "a"): Broadcast(),
             ("a", "all", "hub"): Broadcast(),
         },
+        "rules": {
+            ("a", "window", "a"): Window(-2, 2),
+            ("a", "grid", "a"): Grid(torch.tensor([3], dtype=torch.int32)),
+            ("a", "all", "a"): Dense(loops=False),
+            ("a", "mask", "a"): Bitmask.from_edges(listed, ptr["a"], ptr["a"]),
+        },
         "tiles": {("a", "all", "a"): Dense(), ("a", "mask", "a"): Bitmask.from_edges(listed, ptr["a"], ptr["a"])},
         "scan": {("a", "all", "a"): Dense()},
     }[form]
-    x = inputs_for(make_plan(sizes, pairs, ptr), sizes, HEADS, WIDTH, mode).stored(torch.bfloat16)
+    form = "walk" if form == "rules" else form
+    launches = getattr(calls, form)
+    found = vars(launches.kernels).items()
+    compiled = SimpleNamespace(**{n: Compiled(k, arch) for n, k in found if hasattr(k, "arg_names") and n in PASSES})
+    x = inputs_for(make_plan(sizes, pairs, ptr), sizes, HEADS, width, mode).stored(torch.bfloat16)
     parts = (x.value, x.key, x.query, x.att, [], list(x.plan.index), list(x.plan.layout))
     dropout = 0.0 if form == "scan" else 0.1
-    call = calls.Call(form, *parts, mode, 0.2, dropout, torch.zeros(1, dtype=torch.int64), 0, False)
-    call.forward()
-    call.backward([torch.zeros(len(q), min(1, q.shape[1]), HEADS, WIDTH) for q in call.query])
+    with (
+        mock.patch.object(launches, "kernels", compiled),
+        mock.patch.object(calls.tiles, "architecture", return_value=arch),
+    ):
+        call = calls.Call(form, *parts, mode, 0.2, dropout, torch.zeros(1, dtype=torch.int64), 0, False)
+        call.forward()
+        call.backward([torch.zeros(len(q), min(1, q.shape[1]), HEADS, width) for q in call.query])
 
 
-def projections(archs: tuple[int, ...]) -> None:
+def projections(width: int, arch: int) -> None:
     """The grouped projection, forward, and backward to features and to maps: two types, values in bfloat16, logits in float32."""
     from graphfusion.ops.hetero_attention.gpu import project
 
-    project.kernels = SimpleNamespace(grouped=Compiled(project.kernels.grouped, archs, every=True))
-    x, of = [torch.zeros(9, HEADS * WIDTH), torch.zeros(2, HEADS * WIDTH)], [0, 1, 0, 1]
-    rows = [2 * HEADS * WIDTH, HEADS * WIDTH, 2 * HEADS, HEADS]
-    weight = [torch.zeros(n, HEADS * WIDTH, dtype=torch.bfloat16 if n > 2 * HEADS else torch.float32) for n in rows]
-    made = project.forward(x, weight, [], of)
-    project.backward(made, x, weight, of)
+    columns = HEADS * width
+    x, of = [torch.zeros(9, columns), torch.zeros(2, columns)], [0, 1, 0, 1]
+    rows = [2 * columns, columns, 2 * HEADS, HEADS]
+    weight = [torch.zeros(n, columns, dtype=torch.bfloat16 if n > 2 * HEADS else torch.float32) for n in rows]
+    compiled = SimpleNamespace(grouped=Compiled(project.kernels.grouped, arch, every=True))
+    with mock.patch.object(project, "kernels", compiled):
+        made = project.forward(x, weight, [], of)
+        project.backward(made, x, weight, of)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], tuple(map(int, sys.argv[3:])))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), tuple(map(int, sys.argv[4:])))

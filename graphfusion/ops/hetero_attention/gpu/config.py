@@ -1,19 +1,41 @@
-"""How large a program is: static, by the numbers of a row, so that nothing is tuned (or compiled) while a fit runs.
+"""How large a program is: static, by the architecture and the numbers of a row, so that nothing is tuned (or compiled) while a
+fit runs.
 
-Compiled ahead of time for sm_80, sm_90 and sm_100 these spill next to nothing (`tests/ops/test_triton.py`). On a GPU they have
-not been timed yet.
+Chosen by what the compiler says of registers, stack and shared memory for sm_80, sm_90 and sm_100 (`tests/ops/test_triton.py`
+holds them to it). On a GPU they have not been timed yet.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 
 from graphfusion.ops.hetero_attention.gpu import interpreted
 
+TILES = {
+    80: {32: (64, 32, 8), 64: (32, 32, 8), 128: (32, 16, 8)},
+    90: {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 32, 8)},
+    100: {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 16, 8)},
+}
+"""Of a tile by architecture and columns of a head at most: nodes of a program's block, nodes of the other end that it looks at
+together, warps. On sm_80 the factors of a product pass through registers, so wide heads get smaller blocks. Other programs do
+not depend on the architecture: all three have as many registers, which is what bounds those.
+"""
+
 NUMBERS = 2_048
 """Numbers that a program of four warps holds of its rows: 16 registers a thread."""
 EDGES = 8
 """Edges of a node that are looked at together, where rows are short enough."""
+
+
+@cache
+def architecture(device: torch.device) -> int:
+    """The newest of the table that is not newer than the device's; the oldest, if all are; the H200's where there is none."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return max((arch for arch in TILES if arch <= 10 * major + minor), default=min(TILES))
 
 
 def power(number: int) -> int:
@@ -32,18 +54,21 @@ def walked(row: int) -> dict[str, int]:
     return {"M": nodes, "K": edges, "num_warps": max(1, min(4, row * edges * nodes // 512))}
 
 
-def tiled(columns: int) -> dict[str, int]:
-    """Of a tile: nodes `M` of a program's block, nodes `K` of the other end that it looks at together, and its warps, for heads
-    of `columns` numbers.
+def tiled(columns: int, arch: int) -> dict[str, int]:
+    """Of a tile: nodes `M` of a program's block, nodes `K` of the other end, and warps, for heads of `columns` numbers."""
+    if interpreted():
+        return {"M": 16, "K": 16, "num_warps": 1}
+    nodes, others, warps = next(sizes for most, sizes in TILES[arch].items() if columns <= most)
+    return {"M": nodes, "K": others, "num_warps": warps}
+
+
+def scanned(columns: int = 1) -> dict[str, int]:
+    """Of the linear form: nodes `M` of a program's block, nodes `K` that are added up together, and warps, for heads of `columns`
+    numbers.
     """
     if interpreted():
         return {"M": 16, "K": 16, "num_warps": 1}
-    return {"M": 64 if columns <= 64 else 32, "K": 32, "num_warps": 8}
-
-
-def scanned() -> dict[str, int]:
-    """Of the linear form: nodes `M` of a program's block, nodes `K` that are added up together, and warps."""
-    return {"M": 16, "K": 16, "num_warps": 1} if interpreted() else {"M": 32, "K": 64, "num_warps": 4}
+    return {"M": 32, "K": 64 if columns <= 64 else 32, "num_warps": 4}
 
 
 def precision(dtype: torch.dtype) -> str:

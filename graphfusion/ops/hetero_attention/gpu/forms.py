@@ -8,14 +8,14 @@ device does in a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import chain, combinations
 
 import torch
 
-from graphfusion.ops.hetero_attention.gpu.config import tiled
+from graphfusion.ops.hetero_attention.gpu.config import architecture, tiled
 
 FORMS = ("walk", "tiles", "scan")
 WIDEST = 128
@@ -40,9 +40,7 @@ RATES = {
     90: Rates(cache=5.5e6, memory=4.0e6, products=160e6, operations=50e6, launch=4.0),
     100: Rates(cache=10e6, memory=7.0e6, products=400e6, operations=70e6, launch=4.0),
 }
-"""By architecture, from data sheets, a third of the peak for products (float32 in three tf32 parts); a device between two is
-taken for the older.
-"""
+"""By architecture, from data sheets, a third of the peak for products (float32 in three tf32 parts)."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,8 @@ class Size:
         """Pairs within samples, if samples are alike."""
         return self.sources * self.targets / self.samples
 
-    @property
-    def padded(self) -> float:
-        """The same with the nodes of a sample rounded up to whole blocks."""
-        block = tiled(self.width)
+    def padded(self, block: Mapping[str, int]) -> float:
+        """The same with the nodes of a sample rounded up to whole blocks of `M` targets and `K` sources."""
         sides = ((self.targets, block["M"]), (self.sources, block["K"]))
         return self.samples * math.prod(math.ceil(nodes / (self.samples * size)) * size for nodes, size in sides)
 
@@ -89,18 +85,19 @@ def able_to(
     return FORMS if linear else FORMS[:2]
 
 
-def cost(form: str, size: Size, mode: str, rates: Rates) -> float:
+def cost(form: str, size: Size, mode: str, arch: int) -> float:
     """Microseconds of a forward pass, without the launch that `walk` and `tiles` share with other relations."""
-    columns = max(16, size.width)
+    columns, rates = max(16, size.width), RATES[arch]
     if form == "walk":  # a key and a row an edge, each target again; a score is a product where keys are rows
         edges = size.heads * size.pairs
         moved = edges * size.width * size.bytes * (1 if mode == "gat" else 2)
         return moved / rates.cache + edges * 2 * size.width / rates.operations
     if form == "tiles":
-        pairs = size.heads * size.padded
+        block = tiled(columns, arch)
+        pairs = size.heads * size.padded(block)
         products = pairs * 2 * columns * (2 if mode == "dot" else 1)
         others = pairs * (12 + (4 * size.width if mode == "gatv2" else 0))
-        moved = pairs / tiled(columns)["M"] * size.width * size.bytes
+        moved = pairs / block["M"] * size.width * size.bytes
         return products / rates.products + others / rates.operations + moved / rates.cache
     nodes = size.heads * (size.sources + size.targets)
     ranking = size.heads * size.sources * (size.sources / size.samples) * 3 / rates.operations
@@ -112,16 +109,12 @@ def cheapest(relations: Sequence[tuple[Sequence[str], Size]], mode: str, device:
     """A form for each relation, given which forms are able to evaluate it and its size: those with the least cost together,
     launches of `walk` and `tiles` included, of which one serves all relations of the form.
     """
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
-    return list(_cheapest(tuple((tuple(able), size.about()) for able, size in relations), mode, capability))
+    return list(_cheapest(tuple((tuple(able), size.about()) for able, size in relations), mode, architecture(device)))
 
 
 @lru_cache(maxsize=1_024)  # asked in every call, and batches of one fit are about alike
-def _cheapest(
-    relations: tuple[tuple[tuple[str, ...], Size], ...], mode: str, capability: tuple[int, int]
-) -> tuple[str, ...]:
-    rates = rates_of(capability)
-    costs = [{form: cost(form, size, mode, rates) for form in able} for able, size in relations]
+def _cheapest(relations: tuple[tuple[tuple[str, ...], Size], ...], mode: str, arch: int) -> tuple[str, ...]:
+    costs = [{form: cost(form, size, mode, arch) for form in able} for able, size in relations]
     best: list[str] = []
     least = math.inf
     for used in chain.from_iterable(combinations(FORMS, count) for count in (1, 2, 3)):
@@ -129,7 +122,7 @@ def _cheapest(
             continue
         chosen = [min((f for f in used if f in each), key=each.__getitem__) for each in costs]
         total = sum(each[f] for each, f in zip(costs, chosen, strict=True))
-        total += rates.launch * len({"walk", "tiles"} & set(chosen))
+        total += RATES[arch].launch * len({"walk", "tiles"} & set(chosen))
         if total < least:
             best, least = chosen, total
     return tuple(best)
@@ -137,10 +130,3 @@ def _cheapest(
 
 def _power_of_four(number: float) -> float:
     return 4.0 ** math.ceil(math.log(max(number, 1.0), 4) - 1e-9)
-
-
-@cache
-def rates_of(capability: tuple[int, int]) -> Rates:
-    """Of the newest architecture that is not newer than this one; of the oldest, if all are."""
-    number = 10 * capability[0] + capability[1]
-    return RATES[max((arch for arch in RATES if arch <= number), default=min(RATES))]

@@ -107,7 +107,7 @@ def _running(
     )
     kernels.running[(call.samples, call.heads)](
         rows, side.logit, order, side.ptr, *(weights or [side.logit] * 3), *sums, call.slope, ROW=slot, ROWS=slots,
-        SLOT=side.slot, SLOTS=side.slots, SOURCES=not weights, **_widths(call), **_without("M"),
+        SLOT=side.slot, SLOTS=side.slots, SOURCES=not weights, **_widths(call), **_without("M", call.width),
     )  # fmt: skip
     front, front_number, back, back_number = sums
     return front, front_number, back, back_number
@@ -136,8 +136,8 @@ def _widths(call: Call) -> dict[str, int]:
     return {"H": call.heads, "C": call.width, "CP": max(16, power(call.width))}
 
 
-def _without(size: str) -> dict[str, int]:
-    return {name: number for name, number in scanned().items() if name != size}
+def _without(size: str, columns: int = 1) -> dict[str, int]:
+    return {name: number for name, number in scanned(columns).items() if name != size}
 
 
 def _grid(call: Call, nodes: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from graphfusion.ops.hetero_attention.gpu.config import power, precision, tiled
+from graphfusion.ops.hetero_attention.gpu.config import architecture, power, precision, tiled
 from graphfusion.ops.hetero_attention.gpu.group import Group, each
 from graphfusion.ops.hetero_attention.gpu.kernels import tiles as kernels
 from graphfusion.ops.hetero_attention.plan import Row
@@ -52,7 +52,12 @@ def of_sources(call: Call, rows: Sequence[Row], found: Gradients) -> None:
 
 def _sizes(call: Call) -> dict[str, Any]:
     columns = max(16, power(call.width))  # tensor cores take sixteen at least
-    return {**call.sizes, "CP": columns, "PRECISION": precision(call.value[0].dtype), **tiled(columns)}
+    return {
+        **call.sizes,
+        "CP": columns,
+        "PRECISION": precision(call.value[0].dtype),
+        **tiled(columns, architecture(call.device)),
+    }
 
 
 def _grid(call: Call, group: Group, tensors: Sequence[Tensor], sizes: dict[str, Any]) -> tuple[int, int]:
