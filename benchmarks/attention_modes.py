@@ -5,9 +5,9 @@
 
 On digit_ops (graph "hub": neighbours and hub nodes) and on 5,000 questions of easy_vqa (graph "full": every token sees every
 patch, which needs a lookup by content, and `gat` ranks the patches alike for every token; Brody et al. 2022). All scores are of
-validation rows, on which the epoch is chosen too; test rows are never read. The default is the mode that is best over both; where
-two are within chance, the cheaper one. Mixtures name the mode of the
-relations between modalities ("full") and leave the others to the first.
+validation rows, on which the epoch is chosen too; of test rows the inputs alone are looked at, for rows on both sides. The default
+is the mode that is best over both; where two are within chance, the one whose layer costs less (`benchmarks/attention.py`).
+Mixtures name the mode of the relations between modalities ("full") and leave the others to the first.
 
 Results: benchmarks/results/attention_modes.csv (one row a run), .md, .png.
 """

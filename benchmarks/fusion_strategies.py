@@ -28,7 +28,7 @@ from benchmarks.harness.command import Entry, main
 from benchmarks.harness.controls import ENGINE, with_controls
 from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run
-from benchmarks.harness.tables import Row, mean_of
+from benchmarks.harness.tables import Row, mean_of, newest
 from graphfusion.config import ModelConfig
 from graphfusion.fusion import FUSIONS
 
@@ -40,6 +40,10 @@ complete, before any test row of the other data sets is read for them; a test ho
 """
 CONTROLS = ("graph", "gat", "gatv2", "concat", "transformer")
 """Words that are the engine or that `with_controls` has already."""
+
+
+EQUAL = ("mean", "output_average", "soft_vote", "hard_vote")
+"""Words whose weights are equal by construction: nothing to plot."""
 
 
 def every_strategy(data: Data, seed: int) -> list[Run]:
@@ -64,7 +68,8 @@ def strongest(data: Data, seed: int) -> list[Run]:
 
 def best_of(rows: Sequence[Row], count: int = 3) -> tuple[str, ...]:
     """The words that are best on digit_ops' validation rows; none before all have all their seeds."""
-    found = {w: [r for r in rows if r["data"] == "digit_ops" and r["model"] == w] for w in FUSIONS if w not in CONTROLS}
+    rows = [r for r in newest(rows) if r["data"] == "digit_ops"]
+    found = {w: [r for r in rows if r["model"] == w] for w in FUSIONS if w not in CONTROLS}
     if any(len(own) < SEEDS for own in found.values()):
         return ()
     return tuple(sorted(found, key=lambda w: -mean_of(found[w], "valid_accuracy"))[:count])
@@ -80,7 +85,7 @@ def plot_weights(path: Path) -> None:
     """Mean weight of each modality over the scored rows, by strategy and data set."""
     from matplotlib.figure import Figure
 
-    rows = [r for r in read(path) if r.get("shares")]
+    rows = [r for r in newest(read(path)) if r.get("shares") and r["model"] not in EQUAL]
     names = list(dict.fromkeys(r["data"] for r in rows))
     if not names:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks import attention_modes, engine
+from benchmarks.harness.command import Entry, main
+from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run, execute
-from benchmarks.harness.scores import right_items
+from benchmarks.harness.scores import right_items, unpack_clusters
 from benchmarks.recipes import load_recipe
 from graphfusion.data.recipe import write_tables
-from tests.conftest import png, wav
+from tests.conftest import Inline, png, wav
 
 
 def cell(column: str, label: int, rng: np.random.Generator) -> Any:
@@ -34,8 +37,14 @@ def miniature(name: str, folder: Path) -> Data:
     for k, (split, count) in enumerate({"train": 12, "valid": 6, "test": 6}.items()):
         rng = np.random.default_rng(k)
         rest = {c: f"{c}" for c, kind in recipe.FIT.get("columns", {}).items() if kind is None}
+        groups = [f"{split}/{i % 3}" for i in range(count)]
         tables[split] = [
-            {**rest, **{c: cell(c, i % 3, rng) for c in inputs}, recipe.FIT["target"]: "abc"[i % 3]}
+            {
+                **rest,
+                **({"image_id": groups[i]} if "image_id" in rest else {}),
+                **{c: cell(c, i % 3, rng) for c in inputs},
+                recipe.FIT["target"]: "abc"[i % 3],
+            }
             for i in range(count)
         ]
     write_tables(folder, tables)
@@ -49,6 +58,28 @@ def test_the_engine_runs_on_every_recipe(name: str, tmp_path: Path) -> None:
     row, _ = execute(Run(first.model, 0, {**first.settings, "epochs": 1, "dim": 16}), data)
     assert row["data"] == name
     assert len(right_items(row["right"])) == 6
+
+
+@pytest.mark.parametrize("script", ["engine", "attention_modes"])
+def test_a_reduced_table_of_each_script(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything but the recipe: all its runs, late fusion, the table and the plot."""
+    data = miniature("easy_vqa", tmp_path / "tables")
+    data = replace(data, fit={**data.fit, "epochs": 1, "dim": 16}, cluster="image_id")
+    runs = {"engine": engine.runs_of("easy_vqa"), "attention_modes": attention_modes.easy_vqa}[script]
+    monkeypatch.setattr("benchmarks.harness.command.ProcessPoolExecutor", Inline)
+    options = ["--results", str(tmp_path), "--jobs", "1"]
+    assert main(script, "", [Entry("easy_vqa", lambda _: data, runs, 1)], options) == 0
+    found = {r["model"]: r for r in read(tmp_path / f"{script}.csv")}
+    assert set(found) == {r.model for r in runs(data, 0)}
+    assert {r["split"] for r in found.values()} == {"test" if script == "engine" else "valid"}
+    assert all(len(set(unpack_clusters(r["clusters"]).tolist())) == 3 for r in found.values())
+    assert "F1 of each class" in capsys.readouterr().out
+
+
+def test_files_of_esc10_are_cut_from_recordings() -> None:
+    assert engine.recording("1-100032-A.ogg") == "100032"
 
 
 def test_sentences_in_their_place_stand_beside_controls_that_see_as_much(tmp_path: Path) -> None:

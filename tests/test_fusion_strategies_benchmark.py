@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,26 +14,10 @@ from benchmarks.harness.environment import ROOT
 from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run
 from graphfusion.fusion import FUSIONS
+from tests.conftest import Inline
 from tests.test_engine_benchmark import miniature
 
 WORDS = ["graph", "gated", "weighted_vote"]
-
-
-class Inline:
-    """A pool that runs here: one of processes would import torch again for each run."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
-        """Run it."""
-        future: Future[Any] = Future()
-        future.set_result(function(*given))
-        return future
 
 
 def test_every_word_is_a_run_at_equal_parameters(tmp_path: Path) -> None:
@@ -79,7 +60,7 @@ def test_a_reduced_table(
 def test_the_strongest_are_those_of_the_validation_rows() -> None:
     words = [w for w in FUSIONS if w not in script.CONTROLS]
     rows = [
-        {"data": "digit_ops", "model": w, "valid_accuracy": str(0.5 + 0.01 * i + 0.001 * s)}
+        {"data": "digit_ops", "model": w, "key": "k", "valid_accuracy": str(0.5 + 0.01 * i + 0.001 * s)}
         for i, w in enumerate([*words, "graph"])
         for s in range(3)
     ]

@@ -66,3 +66,8 @@ def test_a_model_of_pyg_is_accelerated() -> None:
     exec(BLOCKS[2], space)
     x, edges = {"a": torch.randn(3, 4)}, {edge_type: torch.tensor([[0, 1, 2], [1, 1, 0]])}
     torch.testing.assert_close(space["fast"][0](x, edges)["a"], model[0](x, edges)["a"])  # type: ignore[index]
+
+
+def test_the_table_of_results_is_that_of_the_runs() -> None:
+    made = (ROOT / "benchmarks" / "results" / "engine.md").read_text().split("###")[0].strip()
+    assert made in README

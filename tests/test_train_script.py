@@ -44,6 +44,9 @@ def test_it_converts_fits_and_scores(toy: Any, tmp_path: Path, capsys: pytest.Ca
     out = capsys.readouterr().out
     scores = json.loads(out[out.index("{\n") :])["test"]
     assert scores["accuracy"] == pytest.approx(0.9)  # the one that cannot be known counts as wrong
+    assert train.main([*arguments, "--no-test"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index("{\n") :]).keys() == {"valid"}
     assert (tmp_path / "below" / "train.parquet").is_file()
     toy.CHOOSE_EPOCH = False
     assert train.main(arguments) == 0

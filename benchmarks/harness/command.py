@@ -92,13 +92,14 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
                     missing.remove(run)
             todo += [(r, data) for r in missing if r.model != LATE]
             for run in (r for r in missing if r.model == LATE):
-                members = {answers_file(m, data, answers): (m, data) for m in single_modalities(every)}
-                late.append((run, data, list(members)))
-                todo += [job for file, job in members.items() if job not in todo and not file.is_file()]
+                needed = {answers_file(m, data, answers): (m, data) for m in single_modalities(every)}
+                late.append((run, data, list(needed)))
+                todo += [job for file, job in needed.items() if job not in todo and Answers.load(file) is None]
     failures = _run_all(path, answers, todo, around, options.jobs)
     for run, data, files in late:
-        if all(file.is_file() for file in files):
-            append(path, late_fusion(run, data, [Answers.load(file) for file in files]) | around)
+        members = [given for file in files if (given := Answers.load(file))]
+        if len(members) == len(files):
+            append(path, late_fusion(run, data, members) | around)
         else:
             print(f"{data.name}, {run.model}, seed {run.seed}: left out, a single modality has no answers")
             failures += 1

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,17 @@ from benchmarks.harness.splits import refuse_test_rows, tables_digest
 Matrix = NDArray[np.float32]
 
 
+def cell_name(cell: Any) -> str:
+    """A short name of a cell: its text, or a digest of its bytes."""
+    return hashlib.sha256(cell).hexdigest()[:12] if isinstance(cell, bytes) else str(cell)
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set: folders with train.parquet, valid.parquet and test.parquet (one, or one a fold), the input columns by
     modality, and what `FusionPredictor` is given beside the settings of a model. `choose`: keep the epoch that is best on
     validation rows; else, where those are blind, the last one. `cluster`: a column; rows that share its value (a video, a
-    picture) are no independent items.
+    picture), or what `cluster_of` makes of it, are no independent items, and no such value may be on both sides of a split.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Data:
     fit: Mapping[str, Any]
     choose: bool = True
     cluster: str = ""
+    cluster_of: Callable[[Any], str] = cell_name
 
 
 @dataclass(frozen=True)
@@ -93,13 +102,19 @@ class Answers:
     def save(self, path: Path) -> None:
         """Write them to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **{name: np.array(value) for name, value in vars(self).items()})
+        part = path.with_suffix(f".{os.getpid()}.part.npz")
+        np.savez_compressed(part, **{name: np.array(value) for name, value in vars(self).items()})
+        part.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Answers:
-        """Read what `save` wrote."""
-        with np.load(path) as file:
-            return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"], file["clusters"].tolist())
+    def load(cls, path: Path) -> Answers | None:
+        """What `save` wrote; None where it is not, or cut short."""
+        try:
+            with np.load(path) as file:
+                names = ("truth", "classes", "clusters")
+                return cls(**{n: file[n].tolist() for n in names}, probability=file["probability"])
+        except (OSError, EOFError, zipfile.BadZipFile):
+            return None
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
         "epoch": " ".join(str(part.epoch) for part in parts),
         "parameters": parts[0].parameters,
         "fit_seconds": round(sum(part.seconds for part in parts), 1),
-        "peak_mb": round(memory_mb("VmHWM") - before),
+        "peak_mb": "" if math.isnan(before) else round(memory_mb("VmHWM") - before),
         "threads": 1,
         "key": run.key(data),
         "settings": json.dumps({**_plain(data.fit), **run.settings, **_width(parts[0])}, default=repr),
@@ -162,7 +177,7 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     import graphfusion
     from graphfusion.data import counted_rng, read_table, sealed
 
-    refuse_test_rows(folder, data.inputs)
+    refuse_test_rows(folder, data.inputs, data.cluster, data.cluster_of)
     train = read_table(folder / "train.parquet")
     if 0 < run.rows < len(train):
         train = train.take(sorted(counted_rng(0, "harness/rows").permutation(len(train))[: run.rows].tolist()))
@@ -185,7 +200,7 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
             truth=[str(t) for t in scored.column(target)],
             classes=[str(c) for c in predictor.schema.targets[target].classes],  # type: ignore[union-attr]
             probability=predictor.predict_proba(scored),
-            clusters=[str(c) for c in scored.column(data.cluster)] if data.cluster else (),
+            clusters=[data.cluster_of(c) for c in scored.column(data.cluster)] if data.cluster else (),
         ),
         valid=best["valid_accuracy"] if best else None,
         epoch=best["epoch"] if best else len(predictor.history),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def overview(each: Mapping[str, Sequence[Row]]) -> str:
     """A line a data set: accuracy of the engine and of its controls fitted on as many rows; of single modalities the one that
-    scores highest.
+    scores highest. In brackets: seeds, where they are others than the engine's.
     """
     columns = (*ABLATIONS, *OTHERS, LATE)
     lines = [
@@ -44,30 +46,32 @@ def overview(each: Mapping[str, Sequence[Row]]) -> str:
             )
             parts = [m for m, own in alike.items() if _is_part(own[0]) and " " not in own[0]["inputs"]]
             best = max(parts, key=lambda m: mean_of(models[m], "accuracy"), default="")
-            cells = [_accuracy(alike.get(m, [])) for m in (*columns, best)]
+            cells = [_accuracy(alike.get(m, []), len(models[engine])) for m in (*columns, best)]
             cells[-1] += f" ({best})" if best else ""
             head = f"| {name}{engine.removeprefix(ENGINE)} | {len(models[engine])} | {_accuracy(models[engine])}"
             lines.append(f"{head} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _accuracy(own: Sequence[Row]) -> str:
-    """Mean and deviation over seeds."""
+def _accuracy(own: Sequence[Row], seeds: int = 0) -> str:
+    """Mean and deviation over seeds; how many, where they are not as many as `seeds`."""
     found = 100 * _numbers(own, "accuracy")
     several = f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else ""
-    return f"{found.mean():.2f}{several}" if len(found) else "–"
+    fewer = f" [{len(found)}]" if seeds and len(found) != seeds else ""
+    return f"{found.mean():.2f}{several}{fewer}" if len(found) else "–"
 
 
 def _of_data(name: str, rows: Sequence[Row]) -> str:
     models, stale = _models(rows)
     split = rows[0]["split"]
-    columns = (
-        "model", "seeds", f"{split} accuracy, %", "95 % interval", "macro-F1, %", "weighted F1, %", "valid, %", "parameters",
-        "fit time", "memory",
-    )  # fmt: skip
-    lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     shown = _shown(models)
     reference = _reference(shown)
+    columns = (
+        "model", "seeds", f"{split} accuracy, %", "95 % interval over seeds", "macro-F1, %", "weighted F1, %", "valid, %",
+        "parameters", "fit time", "memory", f"less {reference}, points (95 % interval)", "p",
+    )  # fmt: skip
+    lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    differences = _differences(shown, reference)
     for model, own in shown.items():
         accuracy, valid = 100 * _numbers(own, "accuracy"), 100 * _numbers(own, "valid_accuracy")
         several = len(own) > 1
@@ -76,13 +80,16 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
             f"| {_accuracy(own)} "
             f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
             f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
-            f"| {' | '.join(_costs(own, shown[reference]))} |"
+            f"| {' | '.join((*_costs(own, shown[reference]), *differences[model]))} |"
         )
     around = "; ".join(", ".join(_in_order(rows, c)) for c in ("machine", "versions"))
     threads = ", ".join(t for t in _in_order(rows, "threads") if t)
     notes = [
         *_tests(shown, reference),
         *stale,
+        *_by_class(shown, reference),
+        *_unfinished(shown),
+        *_of_several_commands(shown),
         f"{around}; {threads} thread a run; commit {', '.join(_in_order(rows, 'commit'))}.",
     ]
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
@@ -101,12 +108,19 @@ def _models(rows: Sequence[Row]) -> tuple[Models, list[str]]:
 
     found: dict[str, list[Row]] = {}
     stale = []
+    kept = newest(rows)
     for model in _in_order(rows, "model"):
-        own = [r for r in rows if r["model"] == model]
-        found[model] = [r for r in own if r["key"] == own[-1]["key"]]
-        if len(found[model]) < len(own):
-            stale.append(f"{model}: {len(own) - len(found[model])} runs of other settings or rows are not counted.")
+        found[model] = [r for r in kept if r["model"] == model]
+        older = sum(r["model"] == model for r in rows) - len(found[model])
+        if older:
+            stale.append(f"{model}: {older} runs of other settings or rows are not counted.")
     return {m: found[m] for m in sorted(found, key=place)}, stale
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """The runs whose settings are those of the newest of their data set and model."""
+    last = {(r["data"], r["model"]): r["key"] for r in rows}
+    return [r for r in rows if r["key"] == last[r["data"], r["model"]]]
 
 
 def _is_part(row: Row) -> bool:
@@ -141,35 +155,103 @@ def _costs(own: Sequence[Row], reference: Sequence[Row]) -> list[str]:
     return cells
 
 
-def _tests(models: Models, reference: str) -> list[str]:
-    """The reference against the model that scores highest beside it, and against its ablations; without an engine against
-    every other model.
-    """
+def _by_class(models: Models, reference: str) -> list[str]:
+    """F1 of each class, of the reference and of what scores highest beside it."""
+    best = _strongest(models, reference)
+    lines = []
+    for model in (reference, *([best] if best else [])):
+        each = [json.loads(r["per_class_f1"]) for r in models[model] if r.get("per_class_f1")]
+        if each:
+            means = {c: 100 * float(np.mean([f[c] for f in each if c in f])) for c in each[0]}
+            ordered = sorted(means, key=lambda c: (0, float(c)) if c.isdecimal() else (1, c))
+            lines.append(f"F1 of each class, %, {model}: {', '.join(f'{c} {means[c]:.1f}' for c in ordered)}.")
+    return lines
+
+
+def _unfinished(models: Models) -> list[str]:
+    """Models that were best in the last of their epochs, where the epoch is chosen: some may not have been done."""
+    found = []
+    for model, own in models.items():
+        chosen = [r for r in own if r["valid_accuracy"] and r.get("settings")]
+        count = sum(str(json.loads(r["settings"]).get("epochs")) in r["epoch"].split() for r in chosen)
+        found += [f"{model} {count} of {len(chosen)}"] if count else []
+    return [f"Best in the last of its epochs (more might do better): {', '.join(found)}."] if found else []
+
+
+def _of_several_commands(models: Models) -> list[str]:
+    commands = {(r["commit"], r.get("command")) for own in models.values() for r in own if r["fit_seconds"]}
+    return ["Costs are of several commands at different hours: ratios of times are rough."] if len(commands) > 1 else []
+
+
+def _strongest(models: Models, reference: str) -> str:
+    """What scores highest beside the engine and its ablations (without an engine: beside the reference); "" if nothing does."""
     others = [m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS and m != reference]
-    if reference.startswith(ENGINE) and others:
-        others = [max(others, key=lambda m: _numbers(models[m], "accuracy").mean())]
-    return [_compared(models, reference, m) for m in [*others, *(a for a in ABLATIONS if a in models)]]
+    return max(others, key=lambda m: _numbers(models[m], "accuracy").mean(), default="")
 
 
-def _compared(models: Models, one: str, other: str) -> str:
+def _tests(models: Models, reference: str) -> list[str]:
+    """The engine against the model that scores highest beside it, and against its ablations; without an engine the model that
+    scores highest against every other.
+    """
+    if reference.startswith(ENGINE):
+        strongest = _strongest(models, reference)
+        others = [*([strongest] if strongest else []), *(a for a in ABLATIONS if a in models)]
+        return [_compared(models, reference, m) for m in others]
+    best = max(models, key=lambda m: _numbers(models[m], "accuracy").mean())
+    return [_compared(models, best, m) for m in models if m != best]
+
+
+def _differences(models: Models, reference: str) -> dict[str, tuple[str, str]]:
+    """What each model scores above the reference, and p of no difference, adjusted for how many models there are (Holm 1979)."""
+    found = {m: None if m == reference else _paired(models, m, reference) for m in models}
+    tested = sorted((f.p, m) for m, f in found.items() if f)
+    adjusted, least = {}, 0.0
+    for place, (p, m) in enumerate(tested):
+        adjusted[m] = least = max(least, min(1.0, (len(tested) - place) * p))
+    return {
+        m: (f"{f.mean:+.2f} ({f.low:+.2f} to {f.high:+.2f})", f"{adjusted[m]:.2g}") if f else ("", "")
+        for m, f in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One model less another over the seeds that both have, in points, with a 95 % interval; what was drawn."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    drawn: str
+    wilcoxon: float
+
+
+def _paired(models: Models, one: str, other: str) -> Paired | None:
+    """None where they have no seed in common, or were right about the same items."""
     seeds = sorted({r["seed"] for r in models[one]} & {r["seed"] for r in models[other]})
-    if not seeds:
-        return f"{one} less {other}: no seed in common yet."
     pairs = [[next(r for r in models[m] if r["seed"] == s) for s in seeds] for m in (one, other)]
     if all(a["right"] == b["right"] for a, b in zip(*pairs, strict=True)):
-        return f"{one} and {other} answered every item alike: there was nothing to take away."
+        return None
     mine, theirs = (np.array([right_items(r["right"]) for r in rows], float) for rows in pairs)
     clusters = unpack_clusters(pairs[0][0].get("clusters") or "")
     low, high, p = paired_bootstrap(mine - theirs, clusters)
     drawn = f"{len(set(clusters.tolist()))} clusters of items" if len(clusters) else "items"
-    over_seeds = (
-        f"; Wilcoxon over {len(seeds)} seeds, p = {wilcoxon(mine.mean(1), theirs.mean(1)):.2f}"
-        if len(seeds) > 1
-        else ""
-    )
+    mean = float((mine - theirs).mean())
+    return Paired(100 * mean, 100 * low, 100 * high, p, len(seeds), drawn, wilcoxon(mine.sum(1), theirs.sum(1)))
+
+
+def _compared(models: Models, one: str, other: str) -> str:
+    found = _paired(models, one, other)
+    if found is None:
+        common = {r["seed"] for r in models[one]} & {r["seed"] for r in models[other]}
+        same = "were right about the same items: there was nothing to take away."
+        return f"{one} and {other} {same}" if common else f"{one} less {other}: no seed in common yet."
+    several = found.seeds > 1
+    over_seeds = f"; Wilcoxon over {found.seeds} seeds, p = {found.wilcoxon:.2f}" if several else ""
     return (
-        f"{one} less {other}: {100 * (mine - theirs).mean():+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} "
-        f"(paired bootstrap over {'seeds and ' if over_seeds else ''}{drawn}, p = {p:.4f}{over_seeds})."
+        f"{one} less {other}: {found.mean:+.2f} points, 95 % interval {found.low:+.2f} to {found.high:+.2f} "
+        f"(paired bootstrap over {found.drawn}{', Student over seeds' if several else ''}, p = {found.p:.4f}{over_seeds})."
     )
 
 

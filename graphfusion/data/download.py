@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import lzma
 import os
 import re
@@ -15,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -42,27 +44,45 @@ def download(url: str, target: Path, sha256: str = "", timeout: float = 60.0) ->
     Leave `sha256` out only where the source packs its archives anew and the caller verifies their contents.
 
     Raises:
-        TableError: the address is neither https nor on this machine, cannot be reached, or what it sends has another
-            hash (nothing is kept then).
+        TableError: the address, or one that it refers to, is neither https nor on this machine, cannot be reached, or what it
+            sends is cut short or has another hash (nothing is kept then).
     """
-    if not url.startswith(("https://", "http://127.0.0.1:")):
-        raise TableError(f"{url}: only https addresses are downloaded from.")
+    _refuse_plain(url)
     if sha256 and target.is_file() and sha256_of(target) == sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, part.open("wb") as file:  # noqa: S310 - checked
+        opener = urllib.request.build_opener(_Redirects)
+        with opener.open(url, timeout=timeout) as response, part.open("wb") as file:
             shutil.copyfileobj(response, file)
+            told = int(response.headers.get("Content-Length") or file.tell())
+            if file.tell() < told:  # read in pieces, http.client does not say so
+                raise OSError(f"{file.tell():,} of {told:,} bytes came")
         found = sha256_of(part)
         if sha256 and found != sha256:
             raise TableError(f"{url}: expected SHA-256 {sha256}, got {found}; the file was not kept.")
         part.replace(target)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise TableError(f"{url}: cannot be downloaded ({error}); fetch it by hand and pass --source PATH.") from error
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def _refuse_plain(url: str) -> None:
+    if not url.startswith(("https://", "http://127.0.0.1:")):
+        raise TableError(f"{url}: only https addresses are downloaded from.")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """To https alone."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        _refuse_plain(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @dataclass(frozen=True, slots=True)

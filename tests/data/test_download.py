@@ -25,9 +25,16 @@ def server() -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = self.path == "/rows"
-            self.send_response(200 if found else 404)
+            if self.path.startswith("/to/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to/"))
+                self.end_headers()
+                return
+            self.send_response(200 if found or self.path == "/cut" else 404)
+            if self.path == "/cut":
+                self.send_header("Content-Length", "100")
             self.end_headers()
-            self.wfile.write(CONTENT if found else b"")
+            self.wfile.write(CONTENT if found or self.path == "/cut" else b"")
 
         def log_message(self, *args: object) -> None:
             pass
@@ -50,6 +57,13 @@ def test_a_download_is_kept_only_with_the_right_hash(server: str, tmp_path: Path
         download(f"{server}/gone", tmp_path / "x", right)
     with pytest.raises(TableError, match="only https"):
         download("file:///etc/passwd", tmp_path / "x", right)
+    assert download(f"{server}/to//rows", tmp_path / "moved", right).read_bytes() == CONTENT
+    for elsewhere in ("http://example.org/rows", "ftp://127.0.0.1/rows"):
+        with pytest.raises(TableError, match="only https"):
+            download(f"{server}/to/{elsewhere}", tmp_path / "x", right)
+    with pytest.raises(TableError, match=r"cannot be downloaded.*pass --source PATH"):
+        download(f"{server}/cut", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 def archive(path: Path, *members: tarfile.TarInfo) -> Path:
