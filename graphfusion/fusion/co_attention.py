@@ -18,8 +18,9 @@ from graphfusion.nn import TypedModules, segment_softmax, segment_sum
 class CoAttentionFusion(FusionStrategy):
     """Parallel co-attention (Lu et al. 2016, Hierarchical question-image co-attention), for any number of modalities:
 
-    C_mn = tanh(X_m W_mn X_nᵀ), H_m = tanh(X_m V_m + b_m + Σ_{n ≠ m} C_mn X_n V_n), a_m = softmax(H_m w_m), x̂_m = Σ_i a_mi x_mi,
-    s = Σ_m x̂_m, h = s + MLP(s). H is `feedforward` wide (0: dim). Samples are gone through one by one, without padding.
+    C_mn = tanh(X_m W_mn X_nᵀ) = C_nmᵀ, H_m = tanh(X_m V_m + b_m + Σ_{n ≠ m} C_mn X_n V_n), a_m = softmax(H_m w_m),
+    x̂_m = Σ_i a_mi x_mi, s = Σ_m x̂_m, h = s + MLP(s). H is `feedforward` wide (0: dim). Samples are gone through one by one,
+    without padding.
     Absent modality: no part in the others' H; its vector is a learned one.
     """
 
@@ -42,7 +43,7 @@ class CoAttentionFusion(FusionStrategy):
         mapped = {m: self.maps[m](features[m]) for m in self.modalities}
         hidden = {m: mapped[m] + b for m, b in zip(self.modalities, self.bias, strict=True)}
         for (m, n), affinity in zip(self.pairs, self.affinity, strict=True):
-            left, right = _met(affinity(features[m]), features[n], mapped[m], mapped[n], batch, m, n)
+            left, right = _exchanged(affinity(features[m]), features[n], mapped[m], mapped[n], batch, m, n)
             hidden[m], hidden[n] = hidden[m] + left, hidden[n] + right
         vectors, weights = {}, {}
         for m in self.modalities:
@@ -54,10 +55,12 @@ class CoAttentionFusion(FusionStrategy):
 
 class AlternatingCoAttentionFusion(FusionStrategy):
     """Alternating co-attention (Lu et al. 2016), for any number of modalities in their order: each is read under the guidance
-    of the one before, the first without any; then all but the last once more, the first guided by the last.
+    of the one before, the first without any; then all but the last once more, the first guided by the last, with the same
+    weights.
 
-    H = tanh(X_m V_m + 1 (U_m g)ᵀ), a = softmax(H w_m), x̂_m = Σ_i a_i x_mi with guidance g; s = Σ_m x̂_m, h = s + MLP(s). H is
-    `feedforward` wide (0: dim). Absent modality: guidance passes it by; its vector is a learned one.
+    H = tanh(X_m V_m + b_m + 1 (U_m g)ᵀ), a = softmax(H w_m), x̂_m = Σ_i a_i x_mi with guidance g; s = Σ_m x̂_m, h = s + MLP(s). H is
+    `feedforward` wide (0: dim). Absent modality: guidance passes it by, so that one that is there alone is guided by its own first
+    reading; its vector is a learned one.
     """
 
     def __init__(
@@ -88,18 +91,18 @@ class AlternatingCoAttentionFusion(FusionStrategy):
         return _joined(features, vectors, weights, self.absent, present, self.join)
 
 
-def _met(
-    asked: Tensor, x: Tensor, mapped_m: Tensor, mapped_n: Tensor, batch: GraphBatch, m: str, n: str
+def _exchanged(
+    weighed: Tensor, x: Tensor, mapped_m: Tensor, mapped_n: Tensor, batch: GraphBatch, m: str, n: str
 ) -> tuple[Tensor, Tensor]:
     """What tokens of m and n give each other: C X_n V_n (N_m, W) and Cᵀ X_m V_m (N_n, W); 0 where the other is absent."""
     first, second = (batch.nodes[name].ptr.diff().tolist() for name in (m, n))
-    cut = ((asked, first), (mapped_m, first), (x, second), (mapped_n, second))
+    cut = ((weighed, first), (mapped_m, first), (x, second), (mapped_n, second))
     parts = zip(*(torch.split(rows, counts) for rows, counts in cut), strict=True)
     left, right = [], []
     for a, own, b, other in parts:
-        close = torch.tanh(a @ b.T)  # (tokens of m, tokens of n) of one sample
-        left.append(close @ other)
-        right.append(close.T @ own)
+        affinity = torch.tanh(a @ b.T)  # (tokens of m, tokens of n) of one sample
+        left.append(affinity @ other)
+        right.append(affinity.T @ own)
     return torch.cat(left), torch.cat(right)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from graphfusion.graph_builder import GraphBatch, GraphBuilder
 
 
 class ConcatFusion(FusionStrategy):
-    """h = MLP([h_1; …; h_M]): a readout per modality straight from the encoders, joined by `layers` hidden layers, each
-    `feedforward` wide (0: 2 · dim) (early fusion by concatenation: Ngiam et al. 2011, Multimodal deep learning; Baltrušaitis
-    et al. 2019). Absent modality: its readout is a learned vector.
+    """h = MLP([h_1; …; h_M]): a readout per modality straight from the encoders, joined by `layers` hidden layers (0: a linear
+    map), each `feedforward` wide (0: 2 · dim) (early fusion by concatenation: Ngiam et al. 2011, Multimodal deep learning;
+    Baltrušaitis et al. 2019). Absent modality: its readout is a learned vector.
     """
 
     def __init__(
@@ -30,9 +31,9 @@ class ConcatFusion(FusionStrategy):
     ) -> None:
         super().__init__(builder, dim, **settings)
         self.add_readouts(dim, **settings)
-        wide = feedforward or 2 * dim
-        hidden = [nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Dropout(dropout)) for _ in range(layers - 1)]
-        self.join = nn.Sequential(nn.Linear(dim * len(self.types), wide), nn.GELU(), *hidden, nn.Linear(wide, dim))
+        widths = [dim * len(self.types), *[feedforward or 2 * dim] * layers]
+        hidden = [nn.Sequential(nn.Linear(a, b), nn.GELU(), nn.Dropout(dropout)) for a, b in pairwise(widths)]
+        self.join = nn.Sequential(*hidden, nn.Linear(widths[-1], dim))
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`, its states the encoders' features."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
 from graphfusion.fusion.strategy import FusionStrategy, two_layers
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
@@ -16,11 +17,15 @@ from graphfusion.nn import DotAttention, Packing, cross_plan
 
 class CrossAttentionFusion(FusionStrategy):
     """c_i = W Σ_j softmax_j(q_i · k_j / √C) v_j + b over the tokens j of all other modalities, for each token i of the query
-    modality, tokens normed first; s = pool(x_i + c_i), the pooled context added to the pooled tokens; h = s + MLP(s) (scaled dot
+    modality, tokens normed first; s = pool(x_i + c_i); h = s + MLP(s) (scaled dot
     attention: Vaswani et al. 2017; between a text and an image encoder: Lu et al. 2019, ViLBERT, one direction). The query
-    modality is the first text, or the first of all where there is none. `feedforward`: hidden width of the MLP; 0 for 2 · dim.
+    modality is the first text, or the first of all where there is none, unless `query` names it. `feedforward`: hidden width of
+    the MLP; 0 for 2 · dim. With the attention readout, pool weighs x_i + c_i; with the mean it is mean x + mean c.
 
     Absent modality: no tokens to attend to. Where that of the query is absent, the mean of the others' readouts is s.
+
+    Raises:
+        ConfigError: `query` is no modality.
     """
 
     def __init__(
@@ -30,14 +35,17 @@ class CrossAttentionFusion(FusionStrategy):
         heads: int = 4,
         dropout: float = 0.0,
         feedforward: int = 0,
+        query: str = "",
         **settings: Any,
     ) -> None:
         super().__init__(builder, dim, **settings)
         self.add_readouts(dim, heads, **settings)
         texts = [name for name in self.modalities if builder.node_types[name].kind == "text"]
-        self.query = (texts or list(self.modalities))[0]
+        if query and query not in self.modalities:
+            raise ConfigError(unknown_name("modality", query, self.modalities))
+        self.query = query or (texts or list(self.modalities))[0]
         self.others = tuple(name for name in self.modalities if name != self.query)
-        self.attention = DotAttention(dim, heads)
+        self.attention = DotAttention(dim, heads, dropout=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.join = two_layers(dim, feedforward or 2 * dim, dropout)
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy
+from graphfusion.fusion.strategy import TokenFusion
 from graphfusion.fusion.top_k import LearnedTopK
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, TopKSimilarity
 from graphfusion.nn import HeteroLayer, HGTLayer, HubReadout, RGCNLayer, TypedModules
 from graphfusion.ops.hetero_attention import EdgeList, Pairs, Plan
 
 
-class GraphFusion(FusionStrategy):
+class GraphFusion(TokenFusion):
     """`layers` layers x_i ← x_i + Σ_r Σ_j a_rij W_r x_j of attention along typed relations (`HeteroLayer`; by `attention` that of
     Veličković et al. 2018, Brody et al. 2022 or Vaswani et al. 2017; summed over relations as in Schlichtkrull et al. 2018), a
     readout per node type, and one vector from all readouts.
 
-    `readout`: `mean` or `attention` per type, joined by a linear map; `hub` takes the unified vector from the hub nodes
+    `readout`: `mean` or `attention` per type, joined by two layers; `hub` takes the unified vector from the hub nodes
     alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. `feedforward`: as in
     `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
 
@@ -44,8 +44,9 @@ class GraphFusion(FusionStrategy):
         readout: str = "attention",
         dropout: float = 0.0,
         feedforward: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(builder, dim)
+        super().__init__(builder, dim, **settings)
         types = self.types
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
@@ -67,9 +68,12 @@ class GraphFusion(FusionStrategy):
         )
         self.layers = nn.ModuleList(self.layer(*options) for _ in range(layers))
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
-        self.add_readouts(dim, heads, readout)
-        self.hub = HubReadout(dim, builder.hubs) if readout == "hub" else None
-        self.join = nn.Sequential(nn.Linear(dim * len(types), 8 * dim), nn.GELU(), nn.Linear(8 * dim, dim))
+        self.hub: HubReadout | None = None
+        if readout == "hub":
+            self.add_readouts(dim, heads, readout)
+            self.hub = HubReadout(dim, builder.hubs)
+        else:
+            self.add_unifier(dim, heads, readout=readout)
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
@@ -80,12 +84,9 @@ class GraphFusion(FusionStrategy):
         for layer in self.layers:
             states = layer(states, plans, scores)
         states = {name: self.norms[name](h) for name, h in states.items()}
-        readouts = self.read(states, batch)
-        if self.hub is not None:
-            unified = self.hub(states[HUB], batch.nodes[HUB].ptr)
-        else:
-            unified = self.join(torch.cat(list(readouts.values()), dim=1))
-        return FusedGraph(states, readouts, unified)
+        if self.hub is None:
+            return self.unify(states, batch)
+        return FusedGraph(states, self.read(states, batch), self.hub(states[HUB], batch.nodes[HUB].ptr))
 
     def _pairs(
         self, batch: GraphBatch, states: Mapping[str, Tensor]

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy, two_layers
+from graphfusion.fusion.strategy import TokenFusion, two_layers
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.nn import TransformerLayer, TypedModules, self_plan
 
 
-class SharedTrunkFusion(FusionStrategy):
+class SharedTrunkFusion(TokenFusion):
     """`layers` Transformer layers whose weights all modalities share (Akbari et al. 2021, VATT, modality-agnostic), run
     over the tokens of each modality by itself: H_m = T(X_m); then a layer of its own for each modality, a readout, and two layers
-    on all readouts. `feedforward`: hidden width of the trunk's
-    layers; 0 for 4 · dim.
+    on all readouts. `feedforward`: hidden width of the trunk's layers; 0 for 4 · dim.
 
     Absent modality: no tokens; its readout is a learned vector.
     """
@@ -37,8 +36,7 @@ class SharedTrunkFusion(FusionStrategy):
         self.trunk = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout) for _ in range(layers))
         self.own = TypedModules({name: two_layers(dim, dim, dropout) for name in self.types})
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in self.types})
-        self.add_readouts(dim, heads, **settings)
-        self.join = two_layers(dim * len(self.types), 8 * dim, 0.0, dim)
+        self.add_unifier(dim, heads, **settings)
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
@@ -49,8 +47,7 @@ class SharedTrunkFusion(FusionStrategy):
             x = layer(x, plan)
         parts = x.split([len(h) for h in features.values()])  # type: ignore[no-untyped-call]
         states = {n: self.norms[n](h + self.own[n](h)) for n, h in zip(self.types, parts, strict=True)}
-        readouts = self.read(states, batch)
-        return FusedGraph(states, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
+        return self.unify(states, batch)
 
 
 def _one_after_the_other(ptrs: list[Tensor]) -> Tensor:

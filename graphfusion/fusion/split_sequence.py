@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError
-from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy, two_layers
-from graphfusion.graph_builder import GraphBatch, GraphBuilder
+from graphfusion.fusion.strategy import two_layers
+from graphfusion.fusion.transformer import TransformerFusion
+from graphfusion.graph_builder import GraphBuilder
 from graphfusion.graph_builder.batch import owner_of_row
-from graphfusion.nn import Packing, TransformerLayer, run_recurrent, segment_mean, self_plan
+from graphfusion.nn import run_recurrent, segment_mean, self_plan
 
 
-class SplitSequenceFusion(FusionStrategy):
-    """The tokens of all modalities as one sequence, split into segments of `segment` tokens, the last one shorter.
+class SplitSequenceFusion(TransformerFusion):
+    """`TransformerFusion` with its one sequence of all tokens split into segments of `segment` tokens, the last one shorter.
 
     In each layer: multi-head attention within a segment, H_k = A(X_k); a GRU (Cho et al. 2014) over the means of a sample's
     segments, u_k = GRU(mean H_k, u_{k−1}), which begins with the state in which the GRU of the layer before ended; and what it says
@@ -42,33 +41,23 @@ class SplitSequenceFusion(FusionStrategy):
         segment: int = 16,
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, dim, layers, heads, dropout, feedforward, **settings)
         if segment < 1:
             raise ConfigError(f"segment: expected 1 token or more, got {segment}.")
         self.segment = segment
-        self.modality = nn.Parameter(0.02 * torch.randn(len(self.types), dim))
-        self.layers = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout) for _ in range(layers))
         self.links = nn.ModuleList(nn.GRU(dim, dim) for _ in range(layers))
         self.decoders = nn.ModuleList(two_layers(dim, dim, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
-        self.add_readouts(dim, heads, **settings)
-        self.join = two_layers(dim * len(self.types), 8 * dim, 0.0, dim)
 
-    def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
-        """features[type] (N, D) → `FusedGraph`."""
-        features = in_order(features, self.types)
-        packing = Packing.of([batch.nodes[name] for name in self.types])
-        x = packing.pack([h + own for h, own in zip(features.values(), self.modality, strict=True)])
-        tokens, segments = split(packing.ptr, len(x), self.segment)
+    def through(self, x: Tensor, ptr: Tensor) -> Tensor:
+        """See `TransformerFusion`."""
+        tokens, segments = split(ptr, len(x), self.segment)
         plan, owner = self_plan(len(x), tokens), owner_of_row(tokens, len(x))
         state: Tensor | None = None
         for layer, link, decode in zip(self.layers, self.links, self.decoders, strict=True):
             x = layer(x, plan)
             said, state = run_recurrent(link, segment_mean(x, tokens), segments, state)  # type: ignore[arg-type]
             x = x + decode(said)[owner]
-        states = dict(zip(self.types, packing.unpack(self.norm(x)), strict=True))
-        readouts = self.read(states, batch)
-        return FusedGraph(states, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
+        return x
 
 
 def split(ptr: Tensor, rows: int, segment: int) -> tuple[Tensor, Tensor]:

@@ -33,9 +33,11 @@ class FusionStrategy(nn.Module):
     """
 
     edges = False
-    """Whether edges and hub nodes are looked at; where not, none are built."""
+    """Whether edges are looked at; where not, neither they nor hub nodes are built."""
     weighs = False
     """Whether `FusedGraph.weights` has the weights of modalities."""
+    not_options: tuple[str, ...] = ()
+    """Options of the class that it is made from which it sets itself."""
     vote = ""
     """How a task joins the answers of the modalities, where each has one of its own; see `VotingTask`."""
 
@@ -73,7 +75,23 @@ def options_of(kind: type[FusionStrategy]) -> dict[str, Any]:
             hints = typing.get_type_hints(one.__init__)
             named = [n for n, p in inspect.signature(one).parameters.items() if p.kind is not p.VAR_KEYWORD]
             found = {n: hints[n] for n in named} | found
-    return {n: hint for n, hint in found.items() if n not in ("builder", "dim", *SETTINGS)}
+    return {n: hint for n, hint in found.items() if n not in ("builder", "dim", *SETTINGS, *kind.not_options)}
+
+
+class TokenFusion(FusionStrategy):
+    """Strategies whose tokens meet: what they make of the nodes is read out by type, and two layers make one vector of all
+    readouts. A subclass calls `add_unifier` in its constructor and `unify` on its states.
+    """
+
+    def add_unifier(self, dim: int, heads: int, **settings: Any) -> None:
+        """The readouts, and the layers on them."""
+        self.add_readouts(dim, heads, **settings)
+        self.join = two_layers(dim * len(self.types), 8 * dim, 0.0, dim)
+
+    def unify(self, states: Mapping[str, Tensor], batch: GraphBatch) -> FusedGraph:
+        """states[type] (N, D) → `FusedGraph`."""
+        readouts = self.read(states, batch)
+        return FusedGraph(states, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
 
 
 class PooledFusion(FusionStrategy):

@@ -52,7 +52,8 @@ class WeightedSumFusion(PooledFusion):
         if alpha is None:
             self.score = nn.Parameter(torch.zeros(len(self.modalities)))
         else:  # shares are a softmax of logarithms; that of a weight of 0 must stay finite
-            fixed = torch.tensor([float(alpha[m]) for m in self.modalities])
+            most = max(alpha.values())
+            fixed = torch.tensor([alpha[m] / most for m in self.modalities], dtype=torch.float32)
             self.register_buffer("score", fixed.clamp(min=1e-38).log())
 
     def join(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +67,10 @@ class MeanFusion(WeightedSumFusion):
     left out of the mean.
     """
 
+    not_options = ("alpha",)
+
     def __init__(self, builder: GraphBuilder, dim: int, **settings: Any) -> None:
-        super().__init__(builder, dim, **{"alpha": {m: 1.0 for m in builder.node_types if m != HUB}, **settings})
+        super().__init__(builder, dim, alpha={m: 1.0 for m in builder.node_types if m != HUB}, **settings)
 
 
 def _fit(alpha: Mapping[str, float], modalities: tuple[str, ...]) -> bool:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError
 from graphfusion.graph_builder import EdgeType
-from graphfusion.nn.messages import value_dtype
+from graphfusion.nn.messages import OnePlan, value_dtype
 from graphfusion.nn.typed import TypedModules
-from graphfusion.ops.hetero_attention import Pairs, Plan, hetero_attention, hetero_project, make_plan
+from graphfusion.ops.hetero_attention import Plan, hetero_attention, hetero_project
 
 
-class HGTAttention(nn.Module):
+class HGTAttention(OnePlan, nn.Module):
     """Heterogeneous mutual attention and message passing (Hu et al. 2020, Heterogeneous graph transformer):
 
     score_ij = (K_s x_j) A_r (Q_t x_i) · μ_r / √C, α = softmax over the edges of all relations into i,
@@ -46,12 +46,6 @@ class HGTAttention(nn.Module):
         self.attend = nn.Parameter(_glorot(len(self.edge_types), heads, self.width))
         self.message = nn.Parameter(_glorot(len(self.edge_types), heads, self.width))
         self.prior = nn.Parameter(torch.ones(len(self.edge_types), heads))
-
-    def plans(
-        self, sizes: Mapping[str, int], pairs: Mapping[EdgeType, Pairs], ptr: Mapping[str, Tensor] | None
-    ) -> list[Plan]:
-        """What `forward` walks; see `make_plan`."""
-        return [make_plan(sizes, {t: pairs[t] for t in self.edge_types}, ptr)]
 
     def forward(
         self, x: Mapping[str, Tensor], plans: Sequence[Plan], edge_features: Mapping[EdgeType, Tensor]

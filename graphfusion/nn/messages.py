@@ -6,17 +6,30 @@ Letters: `N` nodes of a type, `D` features, `R` relations leaving a type, `Q` en
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphfusion.ops.hetero_attention import Plan, hetero_attention, hetero_project
+from graphfusion.graph_builder import EdgeType
+from graphfusion.ops.hetero_attention import Pairs, Plan, hetero_attention, hetero_project, make_plan
 
 Maps = Sequence[Tensor | None]
 """A linear map for each node type; None where it has no relation."""
+
+
+class OnePlan:
+    """Modules whose relations share one mode, and so one plan."""
+
+    edge_types: Sequence[EdgeType]
+
+    def plans(
+        self, sizes: Mapping[str, int], pairs: Mapping[EdgeType, Pairs], ptr: Mapping[str, Tensor] | None
+    ) -> list[Plan]:
+        """What `forward` walks; see `make_plan`."""
+        return [make_plan(sizes, {t: pairs[t] for t in self.edge_types}, ptr)]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.graph_builder import EdgeType
-from graphfusion.nn.messages import value_dtype
+from graphfusion.nn.messages import OnePlan, value_dtype
 from graphfusion.nn.typed import TypedModules
-from graphfusion.ops.hetero_attention import Pairs, Plan, hetero_attention, hetero_project, make_plan
+from graphfusion.ops.hetero_attention import Plan, hetero_attention, hetero_project
 
 
-class RGCNConvolution(nn.Module):
+class RGCNConvolution(OnePlan, nn.Module):
     """out_i = W_0 x_i + Σ_r 1/|N_r(i)| Σ_{j ∈ N_r(i)} W_r x_j (Schlichtkrull et al. 2018, Modeling relational data with graph
     convolutional networks), W_0 of a node type; relations are few, so W_r is whole. The non-linearity is left to the layer.
 
@@ -32,12 +32,6 @@ class RGCNConvolution(nn.Module):
         for each in weight:
             nn.init.xavier_uniform_(each)
         self.weight = nn.Parameter(weight)
-
-    def plans(
-        self, sizes: Mapping[str, int], pairs: Mapping[EdgeType, Pairs], ptr: Mapping[str, Tensor] | None
-    ) -> list[Plan]:
-        """What `forward` walks; see `make_plan`."""
-        return [make_plan(sizes, {t: pairs[t] for t in self.edge_types}, ptr)]
 
     def forward(
         self, x: Mapping[str, Tensor], plans: Sequence[Plan], edge_features: Mapping[EdgeType, Tensor]

@@ -23,8 +23,6 @@ from graphfusion.tasks.prediction import Prediction
 VOTES = ("average", "soft", "hard", "weighted")
 TIE = 1e-4
 """Weight of the mean probability in a hard vote: it decides where votes are even."""
-
-
 MOST = 10.0
 """A fitted weight is at most e^20 times another."""
 
@@ -134,13 +132,15 @@ class VotingTask(nn.Module):
         beta = (self.beta if beta is None else beta).to(present) * present
         return beta / beta.sum(1, keepdim=True).clamp(min=torch.finfo(beta.dtype).tiny)
 
-    def fit_weights(self, logits: Tensor, target: Tensor) -> None:
-        """β with the least loss on rows that nothing was learned from: from equal weights, by L-BFGS on a softmax."""
+    def fit_weights(self, logits: Tensor, target: Tensor) -> bool:
+        """β with the least loss on rows that nothing was learned from: from equal weights, by L-BFGS on a softmax. False, and β as
+        they are, where no row has the target or there is nothing to weigh.
+        """
         from scipy.optimize import minimize
 
         known = self.known(target)
         if not bool(known.any()) or len(self.beta) == 1:
-            return
+            return False
         rows, truth = logits[known].double(), target[known]
 
         def loss(scores: Any) -> tuple[float, Any]:
@@ -154,6 +154,7 @@ class VotingTask(nn.Module):
             loss, np.zeros(len(self.beta)), jac=True, bounds=[(-MOST, MOST)] * len(self.beta), method="L-BFGS-B"
         )
         self.beta.copy_(torch.from_numpy(found.x).softmax(0))
+        return True
 
     def _nobody(self, present: Tensor, answers: Tensor) -> Tensor:
         """(B, 1) what to take from a label's logit of 0 so that it is off where nobody has an answer."""

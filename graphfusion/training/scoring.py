@@ -98,7 +98,7 @@ def fit_votes(model: FusionModel, held: Batches) -> list[str]:
         return []
     logits, targets, lines = predict_logits(model, held), held.targets(), []
     for name, task in voting.items():
-        task.fit_weights(logits[name], targets[name])
+        how = "fitted on the validation rows" if task.fit_weights(logits[name], targets[name]) else "not fitted"
         shares = ", ".join(f"{m} {w:.3f}" for m, w in task.weights.items())
-        lines.append(f"weights of the answers for {name}, fitted on the validation rows: {shares}")
+        lines.append(f"weights of the answers for {name}, {how}: {shares}")
     return lines

@@ -18,7 +18,7 @@ import graphfusion.fusion as package
 from graphfusion.config import ModelConfig
 from graphfusion.errors import ConfigError, GraphError
 from graphfusion.fusion import FUSIONS, FusionStrategy
-from graphfusion.fusion.strategy import PooledFusion
+from graphfusion.fusion.strategy import PooledFusion, TokenFusion
 from graphfusion.modalities import TokenizedSample
 from graphfusion.model import make_builder
 from tests.conftest import SCHEMA, make_rows, tokenize
@@ -45,7 +45,10 @@ def every_strategy() -> set[type[FusionStrategy]]:
             yield one
             yield from below(one)
 
-    return {one for one in below(FusionStrategy) if one.__module__.startswith(package.__name__)} - {PooledFusion}
+    return {one for one in below(FusionStrategy) if one.__module__.startswith(package.__name__)} - {
+        PooledFusion,
+        TokenFusion,
+    }
 
 
 def thinned(samples: list[TokenizedSample]) -> list[TokenizedSample]:
@@ -69,7 +72,7 @@ def test_options_of_a_strategy(make_test_model: Make) -> None:
     assert make_test_model("none", fusion="split_sequence", fusion_options={"segment": 3})[1].fusion.segment == 3
     alpha = dict.fromkeys(TYPES, 1.0) | {"photo": 3.0}
     _, model = make_test_model("none", fusion="weighted_sum", fusion_options={"alpha": alpha})
-    assert model.fusion.score.exp().tolist() == pytest.approx(list(alpha.values()))
+    assert (3 * model.fusion.score.exp()).tolist() == pytest.approx(list(alpha.values()))
     with pytest.raises(
         ConfigError, match=r"fusion_options: unknown option of split_sequence 'segmant'\. Did you mean 'segment'"
     ):
@@ -105,8 +108,8 @@ def test_no_strategy_is_missing_from_the_words() -> None:
 @EVERY
 def test_its_docstring_says_what_it_is(fusion: str) -> None:
     told = vars(FUSIONS[fusion])["__doc__"]
-    assert re.search(r"\b(19|20)\d\d\b", told), "the year of its paper"
-    assert re.search(r"[=Σ←]|W_0", told), "its formula"
+    assert re.search(r"[A-Z]\w+(\s+et\s+al\.)?\s+(19|20)\d\d\b", told), "its paper"
+    assert re.search(r"[=←] .*(Σ|softmax|tanh|argmax|[(\[].+[)\]])|W_0.*Σ", told), "its formula"
     assert "bsent modality:" in told or "Absent\n    modality:" in told, "what it does with an absent modality"
 
 
@@ -145,6 +148,12 @@ def test_shapes_and_shares(fusion: str, make_test_model: Make, samples: list[Tok
     assert all(r.shape == (len(SUBSETS), 16) for r in found.readouts.values())
     assert bool(torch.isfinite(found.unified).all())
     assert bool(found.weights) == FUSIONS[fusion].weighs
+    if found.token_weights:
+        assert set(found.token_weights) == set(TYPES)
+        for name, each in found.token_weights.items():
+            store = batch.nodes[name]
+            total = torch.zeros(len(SUBSETS)).index_add(0, store.sample, each)
+            torch.testing.assert_close(total, (store.ptr.diff() > 0).float())
     if found.weights:
         assert tuple(found.weights) == TYPES
         weights = torch.stack(list(found.weights.values()), dim=1)
@@ -153,6 +162,30 @@ def test_shapes_and_shares(fusion: str, make_test_model: Make, samples: list[Tok
         assert bool((weights[there] > 0).all())
         if fusion != "gated":  # whose gates are independent of each other
             torch.testing.assert_close(weights.sum(1), there.any(1).float())
+
+
+@pytest.mark.parametrize("mode", ["gat", "gatv2"])
+def test_a_word_for_a_kind_of_attention_is_the_engine_with_it(
+    mode: str, make_test_model: Make, samples: list[TokenizedSample]
+) -> None:
+    builder, engine = make_test_model("hub", fusion="graph", attention=mode)
+    batch = builder.build([r.tokens for r in samples])
+    for other in ("gat", "gatv2", "dot"):  # whatever `attention` says
+        _, word = make_test_model("hub", fusion=mode, attention=other)
+        word.load_state_dict(engine.state_dict())
+        assert torch.equal(word.eval()(batch).unified, engine.eval()(batch).unified)
+
+
+@EVERY
+def test_a_modality_of_zeros_is_not_a_missing_one(
+    fusion: str, make_test_model: Make, samples: list[TokenizedSample]
+) -> None:
+    builder, model = make_test_model("hub", fusion=fusion)
+    sound = samples[0].tokens["sound"]
+    silent = type(sound)(np.zeros_like(sound.values), sound.position, sound.span)
+    without = samples[0].without(frozenset({"sound"}))
+    found = model.eval()(builder.build([without.tokens, {**samples[0].tokens, "sound": silent}])).unified
+    assert (found[0] - found[1]).abs().max() > 1e-3
 
 
 @EVERY

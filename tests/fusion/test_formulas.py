@@ -15,6 +15,7 @@ from graphfusion.fusion import (
     AlternatingCoAttentionFusion,
     BilinearFusion,
     CoAttentionFusion,
+    ConcatFusion,
     CrossAttentionFusion,
     DotTransformerFusion,
     FusedGraph,
@@ -24,12 +25,14 @@ from graphfusion.fusion import (
     LSTMFusion,
     MeanFusion,
     ModalityAttentionFusion,
+    OutputFusion,
     ProjectionFusion,
     SharedTrunkFusion,
     SplitSequenceFusion,
     TensorFusion,
     TransformerFusion,
     WeightedSumFusion,
+    options_of,
 )
 from graphfusion.fusion.split_sequence import split
 from graphfusion.graph_builder import GraphBatch, GraphBuilder, NodeStore
@@ -175,6 +178,11 @@ def test_fixed_weights() -> None:
             ConfigError, match="alpha: expected a weight of 0 or more, not all 0, for each of text, image, sound"
         ):
             made(WeightedSumFusion, alpha=dict(zip(COUNTS, alpha, strict=True)))
+    huge = made(WeightedSumFusion, alpha={"sound": 3e300, "text": 1e300, "image": 0.0})
+    torch.testing.assert_close(huge.score, fusion.score)
+    with pytest.raises(TypeError, match="alpha"):
+        made(MeanFusion, alpha=None)
+    assert "alpha" not in options_of(MeanFusion)
     with pytest.raises(ConfigError, match=r"got \{'text': 1\.0\}"):
         made(WeightedSumFusion, alpha={"text": 1.0})
     with pytest.raises(ConfigError, match=r"unknown option of the fusion strategy 'aplha'\. Did you mean 'alpha'"):
@@ -184,6 +192,34 @@ def test_fixed_weights() -> None:
 def test_projection() -> None:
     fusion = made(ProjectionFusion)
     check(fusion, lambda t: fusion.back(torch.stack([fusion.maps[n](x.mean(0)) for n, x in t.items()]).mean(0)))
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_concat(layers: int) -> None:
+    fusion = made(ConcatFusion, layers=layers, dropout=0.5, feedforward=5)
+    linear = [m for m in fusion.join.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(linear) == layers + 1
+    assert sum(isinstance(m, torch.nn.Dropout) for m in fusion.join.modules()) == layers
+
+    def expected(tokens: dict[str, Tensor]) -> Tensor:
+        h = torch.cat([vector(fusion, tokens, n) for n in COUNTS])
+        for each in linear[:-1]:
+            h = torch.nn.functional.gelu(each.weight @ h + each.bias)
+        return linear[-1].weight @ h + linear[-1].bias
+
+    check(fusion, expected)
+
+
+def test_output() -> None:
+    """h = mean of h_m + f_m(h_m) over the modalities that are there."""
+    fusion = made(OutputFusion)
+
+    def expected(tokens: dict[str, Tensor]) -> Tensor:
+        pooled = {n: x.mean(0) for n, x in tokens.items()}
+        return torch.stack([h + fusion.maps[n](h) for n, h in pooled.items()]).mean(0)
+
+    found = check(fusion, expected)
+    assert found.weights["sound"].tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1 / 3])
 
 
 def test_gated() -> None:
@@ -360,6 +396,25 @@ def test_transformer_equals_that_of_torch() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_dropout_of_attention_is_that_of_torch() -> None:
+    """Each weight is left out in as many draws as it should be, and outputs are right on average."""
+    from graphfusion.nn import DotAttention, self_plan
+
+    torch.manual_seed(0)
+    attention = DotAttention(DIM, 2, dropout=0.25).train()
+    x, plan = torch.randn(3, DIM), self_plan(3, torch.tensor([0, 3]))
+    draws = torch.stack([attention(x, None, plan) for _ in range(400)]).detach()
+    assert float(draws.std(0).max()) > 0.01
+    whole = attention.eval()(x, None, plan)
+    torch.testing.assert_close(draws.mean(0), whole, rtol=0, atol=4 * float(draws.std(0).max()) / 400**0.5)
+    for alone in (attention.train()(x[:1], None, self_plan(1, torch.tensor([0, 1]))) for _ in range(20)):
+        parts = (alone - attention.out.bias) @ torch.linalg.inv(
+            attention.out.weight.T
+        )  # a head's one weight is 0 or 4/3
+        ratio = parts / (attention.value(x[:1]))
+        torch.testing.assert_close(ratio, (ratio > 0.5).float() * 4 / 3, rtol=0, atol=1e-3)
+
+
 def test_shared_trunk() -> None:
     fusion = made(SharedTrunkFusion, heads=2)
 
@@ -375,6 +430,9 @@ def test_shared_trunk() -> None:
     more = tuple(f"m{i}" for i in range(6))
     one, six = made(SharedTrunkFusion, names=("m0",)), made(SharedTrunkFusion, names=more)
     assert [p.shape for p in one.trunk.parameters()] == [p.shape for p in six.trunk.parameters()]
+    counts = [sum(p.numel() for p in made(SharedTrunkFusion, names=more[:k]).parameters()) for k in (1, 2, 3)]
+    each = sum(p.numel() for part in (six.own, six.norms, six.readouts) for p in part["m0"].parameters())
+    assert counts[1] - counts[0] == counts[2] - counts[1] == each + 8 * DIM * DIM  # and what the unifier reads of it
 
 
 def test_shared_trunk_learns_from_every_modality() -> None:
@@ -402,6 +460,9 @@ def test_cross_attention() -> None:
     check(fusion, expected)
     types = {"photo": NodeType("image", (DIM,)), "words": NodeType("text", (DIM,))}
     assert CrossAttentionFusion(GraphBuilder(types, []), DIM).query == "words"
+    assert CrossAttentionFusion(GraphBuilder(types, []), DIM, query="photo").query == "photo"
+    with pytest.raises(ConfigError, match=r"unknown modality 'foto'\. Did you mean 'photo'"):
+        CrossAttentionFusion(GraphBuilder(types, []), DIM, query="foto")
 
 
 @pytest.mark.parametrize("segment", [1, 2, 3, 50])

@@ -51,6 +51,14 @@ def test_joined_classes_by_hand(vote: str, present: list[float], expected: list[
     assert joined.softmax(1)[0].tolist() == pytest.approx(expected, abs=2e-4)
 
 
+def test_weighted_votes_by_hand() -> None:
+    """β = 1/2, 1/4, 1/4: .3 + .125 + .015625 for a; without the second, 2/3 and 1/3: .4 + .0208333."""
+    task = task_of("weighted")
+    task.beta.copy_(torch.tensor([0.5, 0.25, 0.25]))
+    assert task.join(logits_of(P, [1, 1, 1])).softmax(1)[0, 0].item() == pytest.approx(0.440625, abs=1e-5)
+    assert task.join(logits_of(P, [1, 0, 1])).softmax(1)[0, 0].item() == pytest.approx(0.4208333, abs=1e-5)
+
+
 def test_even_votes_go_to_the_larger_mean() -> None:
     task = task_of("hard", names=NAMES[:2])
     assert task.predict(logits_of([[0.6, 0.4, 1e-9], [0.1, 0.9, 1e-9]], [1, 1])).output == ["b"]
@@ -122,7 +130,7 @@ def test_fitted_weights_are_the_best_of_the_simplex(seed: int) -> None:
 
 def test_no_validation_rows_leave_equal_weights() -> None:
     task = task_of("weighted")
-    task.fit_weights(torch.zeros(2, 3, 4), torch.tensor([-1, -1]))
+    assert task.fit_weights(torch.zeros(2, 3, 4), torch.tensor([-1, -1])) is False
     assert list(task.weights.values()) == pytest.approx([1 / 3] * 3)
 
 
