@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from graphfusion.data import read_table, sealed
 from graphfusion.data.recipe import write_tables
 from graphfusion.errors import TableError
 from graphfusion.schema import Features
+from tests.conftest import Inline
 
 SMALL = {"dim": 8, "heads": 2, "layers": 1, "epochs": 2, "patience": 5, "lr": 0.05}
 
@@ -437,6 +439,16 @@ def test_late_fusion_finds_or_makes_its_members(data: Data, tmp_path: Path) -> N
     options = ["--results", str(tmp_path), "--jobs", "2", "--models", "late fusion"]
     assert command.main("toy", "", [entry], options) == 0
     assert sorted(r["model"] for r in results.read(tmp_path / "toy.csv")) == ["a", "b", "late fusion"]
+
+
+def test_a_commit_that_changes_meanwhile_is_told(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["one", "one", "two"])
+    monkeypatch.setattr(command, "environment", lambda: {"commit": next(commits)})
+    monkeypatch.setattr(command, "ProcessPoolExecutor", Inline)
+    entry = Entry("toy", lambda _: data, lambda d, s: [Run(m, s, SMALL) for m in "ab"], 1)
+    path = tmp_path / "toy.csv"
+    command._run_missing(path, [entry], argparse.Namespace(data=None, seeds=1, models=None, jobs=1))
+    assert [r["commit"] for r in results.read(path)] == ["one", "one..two"]
 
 
 def test_a_run_that_fails_leaves_the_others(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,8 +69,8 @@ def main(
 
 
 def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> int:
-    """Every run that the CSV lacks; how many failed. One that fails is told, the others go on. A run that another table has made
-    is taken from there.
+    """Every run that the CSV lacks; how many failed. One that fails is told, the others go on (not where a worker was killed: the
+    command is to be run again then). A run that another table has made is taken from there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     around, answers = environment(), path.parent / "answers"
@@ -120,7 +120,7 @@ def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str
                 failures += 1
                 print(f"{what}: failed, {type(error).__name__}: {error}", flush=True)
                 continue
-            append(path, row | around)
+            append(path, row | around | {"commit": _from_to(around["commit"], environment()["commit"])})
             given.save(answers_file(run, data, answers))
             left = (time.monotonic() - began) / count * (len(todo) - count) / 60
             print(
@@ -128,6 +128,11 @@ def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str
                 flush=True,
             )
     return failures
+
+
+def _from_to(began: str, ended: str) -> str:
+    """The commit that a run is of; both where it is another one now, since a worker imports what lies there when it starts."""
+    return began if began == ended else f"{began}..{ended}"
 
 
 def _elsewhere(path: Path) -> dict[tuple[str, ...], tuple[str, dict[str, str]]]:
