@@ -31,6 +31,8 @@ gpu: export PYTHONPATH := .
 gpu: export PYTHONUNBUFFERED := 1
 gpu: export GRAPHFUSION_ATTENTION := triton
 gpu:  ## on a machine with a GPU and no installs: its tests, the demo and epochs on it, the attention beside its peers; all of it, whatever fails
+	@python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" 2> /dev/null || \
+		{ echo "make gpu: python3 has no torch that sees a GPU here; nothing was run" >&2; exit 1; }
 	failed=; \
 	python3 -m pytest -q -n 8 -m gpu -o filterwarnings=default tests/test_gpu.py || failed=yes; \
 	python3 benchmarks/demo.py --out .demo --device cuda --results $(RESULTS) || failed=yes; \
