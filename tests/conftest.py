@@ -140,5 +140,8 @@ class Inline:
     def submit(self, function: Callable[..., Any], *given: object) -> Future[Any]:
         """Run it."""
         future: Future[Any] = Future()
-        future.set_result(function(*given))
+        try:
+            future.set_result(function(*given))
+        except Exception as error:
+            future.set_exception(error)
         return future
