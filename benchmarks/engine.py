@@ -66,8 +66,8 @@ CLUSTERS = {
 of esc10 by the recording that they were cut from.
 """
 CONTROL_ROWS = {"easy_vqa": 10_000}
-"""Training rows of the controls, where all would take too long; the engine is fitted on as many, too, and on all. Half the rows of
-the digits were tried: after as many epochs no model was done, so that differences told of speed alone."""
+"""Training rows of the controls, where all would take too long; the engine is fitted on as many, too, and on all. Half the rows
+of digit_ops were tried: after as many epochs no model was done, so that differences told of speed alone."""
 
 
 def recording(file: str) -> str:

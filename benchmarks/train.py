@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = getattr(recipe, "CHOOSE_EPOCH", True)  # validation rows may be blind: then the last epoch is kept
         with sealed(tables / "test.parquet"):
             predictor.fit(tables / "train.parquet", valid=tables / "valid.parquet" if chosen else None)
-        splits = ["valid"] * chosen + ["test"] * (not options.no_test)
+        splits = [*(["valid"] if chosen else []), *([] if options.no_test else ["test"])]
         scores = {s: predictor.evaluate(tables / f"{s}.parquet", unseen="wrong") for s in splits}
     except GraphFusionError as error:
         print(f"error: {error}", file=sys.stderr)

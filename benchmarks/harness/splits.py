@@ -26,37 +26,41 @@ def refuse_test_rows(
         PeekError: more than `MOST_SHARED` of a table's rows are test rows; a picture, say, has rows on both sides; or a table
             lacks a column.
     """
-    columns = [*inputs, *([cluster] if cluster else [])]
-    rows = {split: _rows(folder / f"{split}.parquet", columns) for split in ("train", "valid", "test")}
-    digests = {split: [_digest([row[name] for name in inputs]) for row in own] for split, own in rows.items()}
-    groups = {split: {cluster_of(row[cluster]) for row in own} if cluster else set() for split, own in rows.items()}
-    test = set(digests["test"])
+    test, groups = _looked_at(folder / "test.parquet", inputs, cluster, cluster_of)
+    known = set(test)
     for split in ("train", "valid"):
         path = folder / f"{split}.parquet"
-        shared = sum(row in test for row in digests[split]) / max(1, min(len(rows[split]), len(rows["test"])))
+        rows, own = _looked_at(path, inputs, cluster, cluster_of)
+        shared = sum(row in known for row in rows) / max(1, min(len(rows), len(test)))
         if shared > MOST_SHARED:
             raise PeekError(
                 f"{path}: {shared:.0%} of its rows are rows of test.parquet; what is learned or chosen on "
                 "them is learned or chosen on the test split. Convert the data again."
             )
-        both = groups[split] & groups["test"]
-        if both:
-            raise PeekError(f"{path}: {len(both)} of {cluster} are in test.parquet too; split the data by {cluster}.")
+        if own & groups:
+            raise PeekError(
+                f"{path}: {len(own & groups)} of {cluster} are in test.parquet too; split the data by {cluster}."
+            )
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Of these columns alone."""
+def _looked_at(
+    path: Path, inputs: Sequence[str], cluster: str, cluster_of: Callable[[Any], str]
+) -> tuple[list[bytes], set[str]]:
+    """A digest of the inputs of each row, and the clusters; in batches, since a run's peak of memory is told."""
     from pyarrow import parquet
 
-    lacking = [name for name in columns if name not in parquet.read_schema(path).names]
+    columns = list(dict.fromkeys([*inputs, *([cluster] if cluster else [])]))
+    file = parquet.ParquetFile(path)
+    lacking = [name for name in columns if name not in file.schema_arrow.names]
     if lacking:
         raise PeekError(f"{path}: no column {', '.join(lacking)}; train, valid and test must have the same inputs.")
-    found: list[dict[str, Any]] = parquet.read_table(path, columns=list(columns)).to_pylist()
-    return found
-
-
-def _digest(cells: Sequence[Any]) -> bytes:
-    return hashlib.sha256(repr(cells).encode()).digest()
+    digests, groups = [], set()
+    for batch in file.iter_batches(256, columns=columns):
+        for row in batch.to_pylist():
+            digests.append(hashlib.sha256(repr([row[name] for name in inputs]).encode()).digest())
+            if cluster:
+                groups.add(cluster_of(row[cluster]))
+    return digests, groups
 
 
 def tables_digest(folders: Sequence[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,8 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
         "parameters", "fit time", "memory", f"less {reference}, points (95 % interval)", "p",
     )  # fmt: skip
     lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    differences = _differences(shown, reference)
+    pairs = {m: _paired(shown, reference, m) for m in shown if m != reference}
+    differences = _differences(pairs)
     for model, own in shown.items():
         accuracy, valid = 100 * _numbers(own, "accuracy"), 100 * _numbers(own, "valid_accuracy")
         several = len(own) > 1
@@ -80,12 +82,12 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
             f"| {_accuracy(own)} "
             f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
             f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
-            f"| {' | '.join((*_costs(own, shown[reference]), *differences[model]))} |"
+            f"| {' | '.join((*_costs(own, shown[reference]), *differences.get(model, ('', ''))))} |"
         )
     around = "; ".join(", ".join(_in_order(rows, c)) for c in ("machine", "versions"))
     threads = ", ".join(t for t in _in_order(rows, "threads") if t)
     notes = [
-        *_tests(shown, reference),
+        *_tests(shown, reference, pairs),
         *stale,
         *_by_class(shown, reference),
         *_unfinished(shown),
@@ -189,28 +191,27 @@ def _strongest(models: Models, reference: str) -> str:
     return max(others, key=lambda m: _numbers(models[m], "accuracy").mean(), default="")
 
 
-def _tests(models: Models, reference: str) -> list[str]:
-    """The engine against the model that scores highest beside it, and against its ablations; without an engine the model that
-    scores highest against every other.
+def _tests(models: Models, reference: str, pairs: Mapping[str, Paired | None]) -> list[str]:
+    """The engine against the model that scores highest beside it, and against its ablations; without an engine every model against
+    every other. `pairs`: the reference less each model.
     """
-    if reference.startswith(ENGINE):
-        strongest = _strongest(models, reference)
-        others = [*([strongest] if strongest else []), *(a for a in ABLATIONS if a in models)]
-        return [_compared(models, reference, m) for m in others]
-    best = max(models, key=lambda m: _numbers(models[m], "accuracy").mean())
-    return [_compared(models, best, m) for m in models if m != best]
+    if not reference.startswith(ENGINE):
+        return [_told(models, a, b, _paired(models, a, b)) for a, b in combinations(models, 2)]
+    strongest = _strongest(models, reference)
+    others = [*([strongest] if strongest else []), *(a for a in ABLATIONS if a in models)]
+    return [_told(models, reference, m, pairs[m]) for m in others]
 
 
-def _differences(models: Models, reference: str) -> dict[str, tuple[str, str]]:
+def _differences(pairs: Mapping[str, Paired | None]) -> dict[str, tuple[str, str]]:
     """What each model scores above the reference, and p of no difference, adjusted for how many models there are (Holm 1979)."""
-    found = {m: None if m == reference else _paired(models, m, reference) for m in models}
-    tested = sorted((f.p, m) for m, f in found.items() if f)
+    tested = sorted((pair.p, m) for m, pair in pairs.items() if pair)
     adjusted, least = {}, 0.0
     for place, (p, m) in enumerate(tested):
         adjusted[m] = least = max(least, min(1.0, (len(tested) - place) * p))
     return {
-        m: (f"{f.mean:+.2f} ({f.low:+.2f} to {f.high:+.2f})", f"{adjusted[m]:.2g}") if f else ("", "")
-        for m, f in found.items()
+        m: (f"{-pair.mean:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f})", f"{adjusted[m]:.2g}")
+        for m, pair in pairs.items()
+        if pair
     }
 
 
@@ -241,8 +242,7 @@ def _paired(models: Models, one: str, other: str) -> Paired | None:
     return Paired(100 * mean, 100 * low, 100 * high, p, len(seeds), drawn, wilcoxon(mine.sum(1), theirs.sum(1)))
 
 
-def _compared(models: Models, one: str, other: str) -> str:
-    found = _paired(models, one, other)
+def _told(models: Models, one: str, other: str, found: Paired | None) -> str:
     if found is None:
         common = {r["seed"] for r in models[one]} & {r["seed"] for r in models[other]}
         same = "were right about the same items: there was nothing to take away."

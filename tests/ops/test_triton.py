@@ -265,8 +265,12 @@ def test_the_form_that_costs_least_is_taken() -> None:
     assert forms.able_to("csr", "gat", 32, **plain) == forms.able_to("dense", "gat", 256, **plain) == ("walk",)
 
 
-REGISTERS = {"walk": 168, "rules": 168, "tiles": 255, "scan": 168, "project": 255}
-"""A thread's, at most: three programs of four warps a multiprocessor, one of eight or two of four."""
+REGISTERS = {"walk": 168, "rules": 168, "tiles": 255, "scan": 128, "project": 168}
+"""A thread's, at most: three programs of four warps a multiprocessor, one of eight, four of four."""
+MORE = {("scan", 128, 90): 168, ("project", 32, 80): 255}
+"""Where it takes more: running sums of wide rows; products on sm_80, whose factors pass through registers. By form, width and
+architecture.
+"""
 SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of a program, at most; cards between sm_80 and sm_90, which run what is chosen for sm_80, have no more than that."""
 SCAN = ["rank", "running", "combine", "backward_targets", "backward_sources"]
@@ -297,6 +301,6 @@ def test_kernels_compile_ahead_of_time_without_spilling(
     made = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted((m["kernel"], m["arch"]) for m in made) == sorted((k, a) for k in kernels for a in archs)
     for m in made:
-        assert m["registers"] <= REGISTERS[form], m
+        assert m["registers"] <= MORE.get((form, width, m["arch"]), REGISTERS[form]), m
         assert m["stack"] <= (64 if width == 32 else 96), m
         assert m["shared"] <= SHARED[m["arch"]], m
