@@ -18,6 +18,8 @@ _NAMES = {
     "Video": "graphfusion.schema",
     "Tabular": "graphfusion.schema",
     "Features": "graphfusion.schema",
+    "PretrainedText": "graphfusion.schema",
+    "PretrainedImage": "graphfusion.schema",
     "Class": "graphfusion.schema",
     "MultiLabel": "graphfusion.schema",
     "Number": "graphfusion.schema",

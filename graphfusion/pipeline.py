@@ -14,6 +14,7 @@ from torch import Tensor
 from graphfusion.config import RunConfig
 from graphfusion.data import Budget, Report, Table, counted_seed
 from graphfusion.data.infer import infer_schema
+from graphfusion.encoders import PretrainedEncoder
 from graphfusion.errors import CheckpointError, SchemaError, unknown_name
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import (
@@ -25,7 +26,7 @@ from graphfusion.modalities import (
     prepare,
 )
 from graphfusion.model import FusionModel, make_builder, make_model, vote_of
-from graphfusion.schema import Audio, Image, Input, Schema, Target, Video
+from graphfusion.schema import Input, Media, Schema, Target
 from graphfusion.tasks import TargetScale, learn_target, make_task
 from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import as_checkpoint_error, from_json, tensors_of, to_json, to_safetensors
@@ -70,6 +71,7 @@ class Pipeline:
         Raises:
             SchemaError: a target is not in the schema, or there is no input.
             CellError: a cell cannot be read.
+            ConfigError: a pretrained model cannot be read.
         """
         schema = columns if isinstance(columns, Schema) else infer_schema(train, targets, columns)
         for name in targets:
@@ -84,7 +86,11 @@ class Pipeline:
         }
         schema = schema.override({name: spec for name, (spec, _) in learned.items()})
         scales = {name: scale for name, (_, scale) in learned.items()}
-        return cls._with_fresh_model(schema, modalities, scales, make_builder(modalities, config.model), config)
+        pipeline = cls._with_fresh_model(schema, modalities, scales, make_builder(modalities, config.model), config)
+        for name, encoder in pipeline.model.encoders.items():
+            if isinstance(encoder, PretrainedEncoder):
+                encoder.start_from(modalities[name].checkpoint)  # type: ignore[attr-defined]
+        return pipeline
 
     @classmethod
     def _with_fresh_model(
@@ -113,7 +119,7 @@ class Pipeline:
         done = progress.counter("reading rows", len(table)) if progress else lambda: None
         rows, report = prepare(samples, self.modalities, self.columns, table.root, on_error, done)
         for column, spec in self.schema.inputs.items():
-            if isinstance(spec, Image | Audio | Video):
+            if isinstance(spec, Media):
                 _warn_if_none_was_read(column, table, report)
         rows, cut = cap_rows(rows, self.builder, budget)
         report.incidents += cut

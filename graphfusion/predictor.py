@@ -27,7 +27,7 @@ from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
 from graphfusion.pipeline import Pipeline, document_of, own_randomness
-from graphfusion.schema import TABLE, Audio, Class, Image, Input, MultiLabel, Schema, Tabular, Target, Text, Video
+from graphfusion.schema import TABLE, Class, Input, Media, MultiLabel, Schema, Tabular, Target, Words
 from graphfusion.tasks import Prediction
 from graphfusion.training import (
     DEVICES,
@@ -473,7 +473,7 @@ def _encode(task: Any, rows: Sequence[TokenizedSample], unseen: str) -> Tensor:
 def _is_textual(spec: Input | Target | None) -> bool:
     if isinstance(spec, Class | MultiLabel) and spec.classes:
         return all(isinstance(c, str) for c in spec.classes)
-    return isinstance(spec, Text | Image | Audio | Video) or (isinstance(spec, Tabular) and spec.values == "category")
+    return isinstance(spec, Words | Media) or (isinstance(spec, Tabular) and spec.values == "category")
 
 
 def _counted(rows: Sequence[TokenizedSample]) -> str:

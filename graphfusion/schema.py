@@ -32,6 +32,14 @@ def _check_pixels(owner: Image | Video) -> None:
         raise SchemaError(f"{name}.size: expected a multiple of patch={owner.patch}, got {owner.size}.")
 
 
+def _check_checkpoint(owner: PretrainedText | PretrainedImage) -> None:
+    name, given, tune = type(owner).__name__, owner.checkpoint, owner.tune
+    if not isinstance(given, str) or not given.strip():
+        raise SchemaError(f"{name}.checkpoint: expected a folder or the name of a model on the hub, got {given!r}.")
+    if isinstance(tune, bool) or not isinstance(tune, int | float) or not 0 <= tune < float("inf"):
+        raise SchemaError(f"{name}.tune: expected a number from 0, got {tune!r}.")
+
+
 @dataclass(frozen=True)
 class Text:
     """Words. One node per subword; a blank text is a missing modality.
@@ -137,6 +145,44 @@ class Features:
 
 
 @dataclass(frozen=True)
+class PretrainedText:
+    """Words, read by a pretrained language model with its own tokenizer. One node per token; a blank text is a missing modality.
+
+    `checkpoint`: a folder as Hugging Face's transformers writes it (config.json, model.safetensors, tokenizer.json), or the name
+    of a model on its hub. `tune`: the model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are.
+    """
+
+    kind: ClassVar[str] = "pretrained_text"
+    checkpoint: str = ""
+    max_tokens: int = 128
+    tune: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_checkpoint(self)
+        _positive(self, "max_tokens")
+
+
+@dataclass(frozen=True)
+class PretrainedImage:
+    """A picture, read by a pretrained vision model (a transformer or a convolutional network). One node per state of its last
+    layer that stands for a part of the picture.
+
+    `checkpoint`, `tune`: as for `PretrainedText` (config.json, model.safetensors, preprocessor_config.json). `size`: pixels of
+    each side that a picture is resized to; 0 for what the checkpoint says.
+    """
+
+    kind: ClassVar[str] = "pretrained_image"
+    checkpoint: str = ""
+    size: int = 0
+    tune: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_checkpoint(self)
+        if self.size:
+            _positive(self, "size")
+
+
+@dataclass(frozen=True)
 class Class:
     """Target with one of several classes; an empty `classes` is filled from the training rows, sorted."""
 
@@ -160,9 +206,11 @@ class Number:
     kind: ClassVar[str] = "number"
 
 
-Input = Text | Image | Audio | Video | Tabular | Features
+Words = Text | PretrainedText
+Media = Image | Audio | Video | PretrainedImage
+Input = Words | Media | Tabular | Features
 Target = Class | MultiLabel | Number
-INPUTS: dict[str, type[Input]] = {c.kind: c for c in (Text, Image, Audio, Video, Tabular, Features)}
+INPUTS: dict[str, type[Input]] = {c.kind: c for c in typing.get_args(Input)}
 TARGETS: dict[str, type[Target]] = {c.kind: c for c in (Class, MultiLabel, Number)}
 
 

@@ -1,5 +1,5 @@
-"""Tokens → node features, small encoders trained from scratch. Contract: `forward(NodeStore) -> (N, dim)`, also for N = 0,
-and the features of a sample never depend on the samples beside it.
+"""Tokens → node features: small encoders trained from scratch, and pretrained models.
+Contract: `forward(NodeStore) -> (N, dim)`, also for N = 0, and the features of a sample never depend on the samples beside it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from torch import nn
 from graphfusion.encoders.embedding import EmbeddingEncoder
 from graphfusion.encoders.linear import LinearEncoder
 from graphfusion.encoders.patch_conv import PatchConvEncoder
+from graphfusion.encoders.pretrained import PretrainedEncoder, PretrainedImageEncoder, PretrainedTextEncoder
 from graphfusion.encoders.tabular import TabularEncoder
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.modalities import Modality
+from graphfusion.modalities.pretrained_image import PretrainedImageModality
+from graphfusion.modalities.pretrained_text import PretrainedTextModality
 from graphfusion.modalities.tabular import TabularModality
 from graphfusion.modalities.text import TextModality
 
@@ -45,7 +48,7 @@ ENCODERS: dict[str, dict[str, Callable[[int, Modality], nn.Module]]] = {
     "tabular": {"tokens": _tabular},
     "features": {"linear": _linear},
 }
-"""Kind of input → name → maker; the first of each kind is the default."""
+"""Kind of input → name → maker; the first of each kind is the default. A column with a pretrained model has that."""
 
 
 def make_encoder(modality: Modality, dim: int, names: Mapping[str, str]) -> nn.Module:
@@ -54,6 +57,10 @@ def make_encoder(modality: Modality, dim: int, names: Mapping[str, str]) -> nn.M
     Raises:
         ConfigError: no encoder of that kind has that name.
     """
+    if isinstance(modality, PretrainedTextModality):
+        return PretrainedTextEncoder(dim, modality.config, modality.tune)
+    if isinstance(modality, PretrainedImageModality):
+        return PretrainedImageEncoder(dim, modality.config, modality.size, modality.patch, modality.tune)
     kind = modality.node_type.kind
     known = ENCODERS[kind]
     name = names.get(kind, next(iter(known)))
@@ -62,4 +69,14 @@ def make_encoder(modality: Modality, dim: int, names: Mapping[str, str]) -> nn.M
     return known[name](dim, modality)
 
 
-__all__ = ["ENCODERS", "EmbeddingEncoder", "LinearEncoder", "PatchConvEncoder", "TabularEncoder", "make_encoder"]
+__all__ = [
+    "ENCODERS",
+    "EmbeddingEncoder",
+    "LinearEncoder",
+    "PatchConvEncoder",
+    "PretrainedEncoder",
+    "PretrainedImageEncoder",
+    "PretrainedTextEncoder",
+    "TabularEncoder",
+    "make_encoder",
+]

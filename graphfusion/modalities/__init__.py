@@ -11,6 +11,8 @@ from graphfusion.modalities.audio import AudioModality
 from graphfusion.modalities.features import FeaturesModality
 from graphfusion.modalities.image import ImageModality
 from graphfusion.modalities.prepare import Modality, prepare
+from graphfusion.modalities.pretrained_image import PretrainedImageModality
+from graphfusion.modalities.pretrained_text import PretrainedTextModality
 from graphfusion.modalities.tabular import TabularModality
 from graphfusion.modalities.text import TextModality
 from graphfusion.modalities.tokens import NodeType, TokenizedSample, Tokens
@@ -24,7 +26,10 @@ MODALITIES: dict[str, type[Any]] = {
     "video": VideoModality,
     "tabular": TabularModality,
     "features": FeaturesModality,
+    "pretrained_text": PretrainedTextModality,
+    "pretrained_image": PretrainedImageModality,
 }
+"""Kind of column → modality."""
 
 
 def modalities_of(schema: Schema) -> dict[str, Modality]:
@@ -42,7 +47,8 @@ def modalities_of(schema: Schema) -> dict[str, Modality]:
 
 def modality_to_dict(modality: Modality) -> dict[str, Any]:
     """A modality with what it has learned, in plain JSON types."""
-    return {"kind": modality.node_type.kind, **asdict(modality)}  # type: ignore[call-overload]
+    kind = next(name for name, cls in MODALITIES.items() if cls is type(modality))
+    return {"kind": kind, **asdict(modality)}  # type: ignore[call-overload]
 
 
 def modality_from_dict(document: Mapping[str, Any]) -> Modality:

@@ -27,6 +27,7 @@ class ImageModality:
     channels: int = 3
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    interpolation: str = "bilinear"
 
     @property
     def node_type(self) -> NodeType:
@@ -76,7 +77,9 @@ class ImageModality:
         if image.shape[1:] == (self.size, self.size):
             return image, original
         import torch
+        from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
-        resized = resize(torch.from_numpy(image), [self.size, self.size], antialias=True)
+        how = InterpolationMode(self.interpolation)
+        resized = resize(torch.from_numpy(image), [self.size, self.size], how, antialias=True)
         return resized.numpy(), original

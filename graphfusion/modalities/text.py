@@ -1,4 +1,4 @@
-"""Text → subword tokens, with a byte-level BPE vocabulary trained on the training rows."""
+"""Text → subword tokens; by default of a byte-level BPE vocabulary trained on the training rows."""
 
 from __future__ import annotations
 
@@ -25,17 +25,15 @@ LONGEST = 1000
 
 
 @dataclass(frozen=True)
-class TextModality:
+class SubwordText:
     """Values: token ids `(n,)`; position: index; span: characters of the original text; attribute `entity`: the
     lower-cased word that a token lies in. A blank text has no tokens.
     """
 
     column: str
     max_tokens: int = 128
-    vocab_size: int = 4096
-    lowercase: bool = True
     vocabulary: str = ""
-    """The trained tokenizer as JSON; empty before `fit`."""
+    """The tokenizer as JSON; empty before `fit`."""
 
     @property
     def node_type(self) -> NodeType:
@@ -46,24 +44,6 @@ class TextModality:
     def size(self) -> int:
         """Number of ids that a token can have."""
         return int(self._tokenizer.get_vocab_size())
-
-    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> TextModality:
-        """Train the vocabulary on the texts of the training rows."""
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.BPE())
-        steps = [normalizers.NFC(), *([normalizers.Lowercase()] if self.lowercase else [])]
-        tokenizer.normalizer = normalizers.Sequence(steps)  # type: ignore[assignment]
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
-        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-        trainer = trainers.BpeTrainer(
-            vocab_size=max(self.vocab_size, 256),  # 256 bytes: no text is out of the vocabulary
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        )
-        texts = readable(rows, self.column, lambda row: _cut_words(_clean(row[self.column])))
-        tokenizer.train_from_iterator(texts, trainer)
-        return replace(self, vocabulary=tokenizer.to_str())
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -86,7 +66,7 @@ class TextModality:
             begin = _beginning(text, count)
             encoding = self._tokenizer.encode(begin)
         spans = np.array(encoding.offsets, np.float64).reshape(-1, 2)
-        more = sum(len(part) for part in encoding.overflowing)
+        more = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
         whole = f"{len(text):,} characters" if len(begin) < len(text) else f"{len(spans) + more:,} tokens"
         short = more or len(begin) < len(text)
         cut = f"{whole}, of which the first max_tokens={self.max_tokens:,} tokens are read" if short else ""
@@ -105,6 +85,32 @@ class TextModality:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
         return str(self._tokenizer.decode(list(ids)))
+
+
+@dataclass(frozen=True)
+class TextModality(SubwordText):
+    """`SubwordText` whose vocabulary is learned from the training rows."""
+
+    vocab_size: int = 4096
+    lowercase: bool = True
+
+    def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> TextModality:
+        """Train the vocabulary on the texts of the training rows."""
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE())
+        steps = [normalizers.NFC(), *([normalizers.Lowercase()] if self.lowercase else [])]
+        tokenizer.normalizer = normalizers.Sequence(steps)  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
+        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        trainer = trainers.BpeTrainer(
+            vocab_size=max(self.vocab_size, 256),  # 256 bytes: no text is out of the vocabulary
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        texts = readable(rows, self.column, lambda row: _cut_words(_clean(row[self.column])))
+        tokenizer.train_from_iterator(texts, trainer)
+        return replace(self, vocabulary=tokenizer.to_str())
 
 
 def _beginning(text: str, count: int) -> str:

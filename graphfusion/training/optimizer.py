@@ -21,13 +21,21 @@ OPTIMIZERS: dict[str, Callable[[Groups, float], Optimizer]] = {
 
 
 def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
-    """The optimiser `name`; weight decay is for matrices only, not for biases, norms and single vectors."""
+    """The optimiser `name`; weight decay is for matrices only, not for biases, norms and single vectors. A module's `lr_share`
+    (1 where it has none) becomes the `share` of its parameters' groups: they learn at that share of the learning rate.
+    """
     if name not in OPTIMIZERS:
         raise ConfigError(unknown_name("optimizer", name, OPTIMIZERS))
+    shares = {p: m.lr_share for m in model.modules() if hasattr(m, "lr_share") for p in m.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if shares.get(p, 1.0) == share and (p.dim() > 1) == matrix],
+            "weight_decay": decay,
+            "share": share,
+        }
+        for share in dict.fromkeys(shares.get(p, 1.0) for p in trained)
+        for matrix, decay in ((True, weight_decay), (False, 0.0))
     ]
     return OPTIMIZERS[name]([g for g in groups if g["params"]], lr)
 

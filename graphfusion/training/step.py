@@ -21,15 +21,15 @@ Alone = Callable[[int], GraphBatch]
 
 def take_step(fit: Fit, group: Sequence[Parts], rate: float, epoch: int, first: int, alone: Alone) -> float:
     """Gradients of all batches of `group` (the batches `first`, `first + 1` … of `epoch`), then one step with learning rate
-    `rate`; the sum of their losses. The weights stay as they are if a loss or gradient is not finite, or memory does not do
-    for the gradients.
+    `rate`, of which each parameter group takes its share; the sum of their losses. The weights stay as they are if a loss or
+    gradient is not finite, or memory does not do for the gradients.
 
     Raises:
         TrainingError: a loss or a gradient is not finite, or there is no memory for the optimiser's state.
     """
     fit.optimizer.zero_grad()
     for entry in fit.optimizer.param_groups:
-        entry["lr"] = rate
+        entry["lr"] = rate * entry["share"]
     total = sum(_backward(fit, parts, len(group), (epoch, first + i), alone) for i, parts in enumerate(group) if parts)
     if any(group):
         _clip(fit, [part.ids for parts in group for part in parts])

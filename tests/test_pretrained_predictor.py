@@ -1,0 +1,150 @@
+"""Rows 13 to 15 of the systems on pretrained models: a fit, what is saved, and the fusion's formula on their states."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from graphfusion import FusionPredictor, PretrainedImage, PretrainedText
+from graphfusion.errors import ConfigError, SchemaError
+from tests.checkpoints import save_image_model, save_text_model
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 3,
+    "dim": 16,
+    "heads": 1,
+    "batch_size": 8,
+    "dropout": 0.0,
+    "modality_dropout": 0.0,
+}
+
+
+def table(count: int = 24) -> list[dict[str, Any]]:
+    """The label is whether text and picture agree; some cells are missing."""
+    numbers = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        red, bright = bool(numbers.integers(2)), bool(numbers.integers(2))
+        pixels = (numbers.random((3, 40, 24)) * 0.4 + 0.6 * bright).astype(np.float32)
+        text = f"the {'red' if red else 'green'} cat sat on the mat"
+        rows.append(
+            {"text": None if i % 7 == 3 else text, "photo": None if i % 5 == 4 else pixels, "label": str(red == bright)}
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_text_model(folder / "bert")
+    save_image_model(folder / "resnet", "resnet", 64)
+    save_image_model(folder / "vit")
+    return folder
+
+
+def columns(models: Path, tune: float = 0.0, image: str = "resnet") -> dict[str, Any]:
+    return {
+        "text": PretrainedText(str(models / "bert"), max_tokens=16, tune=tune),
+        "photo": PretrainedImage(str(models / image), tune=tune),
+    }
+
+
+@pytest.mark.parametrize("fusion", ["cross_attention", "graph"])
+def test_a_fitted_predictor_answers_the_same_where_the_checkpoints_are_not(
+    fusion: str, models: Path, tmp_path: Path
+) -> None:
+    rows = table()
+    there = shutil.copytree(models, tmp_path / "models")
+    p = FusionPredictor("label", columns=columns(there), fusion=fusion, **SETTINGS)
+    p.fit(rows, valid=0.2, save_path=tmp_path / "run", quiet=True)
+    expected = p.predict_proba(rows)
+    assert np.isfinite(expected).all()
+    shutil.rmtree(there)
+    loaded = FusionPredictor.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.predict_proba(rows), expected)
+    for i in (0, 3, 4):  # alone, without a text, without a picture
+        np.testing.assert_allclose(loaded.predict_proba(rows[i : i + 1])[0], expected[i], atol=1e-5)
+
+
+def test_a_resumed_fit_reads_no_checkpoint_and_ends_at_the_same_bits(models: Path, tmp_path: Path) -> None:
+    rows = table()
+    there = shutil.copytree(models, tmp_path / "models")
+    told: dict[str, Any] = {"columns": columns(there, tune=0.05, image="vit"), **SETTINGS}
+    whole = FusionPredictor("label", **told).fit(rows, save_path=tmp_path / "whole", quiet=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "predictor")
+    newest = sorted((tmp_path / "half" / "checkpoints").iterdir())
+    if len(newest) > 1:
+        shutil.rmtree(newest[-1])
+    shutil.rmtree(there)
+    half = FusionPredictor("label", **told).fit(rows, save_path=tmp_path / "half", resume="auto", quiet=True)
+    for (name, a), (_, b) in zip(
+        whole.pipeline.model.state_dict().items(), half.pipeline.model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_tuned_weights_learn_at_their_share_of_the_rate_frozen_ones_stay(models: Path) -> None:
+    rows = table()
+    moved = {}
+    for tune in (0.0, 0.01, 0.1):
+        p = FusionPredictor(
+            "label", columns=columns(models, tune), optimizer="sgd", clip=0.0, weight_decay=0.0, **SETTINGS
+        )
+        before = {n: w.clone() for n, w in p.build(rows).model.state_dict().items()}
+        p.fit(rows, valid=None, quiet=True)
+        after = p.pipeline.model.state_dict()
+        own = [n for n in after if ".model." in n and after[n].is_floating_point() and "running" not in n]
+        moved[tune] = float(sum((after[n] - before[n]).norm() ** 2 for n in own) ** 0.5)
+        assert any(not torch.equal(after[n], before[n]) for n in after if "projection" in n)
+    assert moved[0.0] == 0
+    assert 0 < 3 * moved[0.01] < moved[0.1] < 30 * moved[0.01]
+
+
+def test_scaled_dot_attention_of_a_text_model_to_a_vision_model_is_the_formula(models: Path) -> None:
+    """S3's BERT + ResNet: softmax(text · imageᵀ / √d) image, added to the text and pooled, one head, by hand."""
+    rows = table(6)[:1]
+    p = FusionPredictor("label", columns=columns(models), fusion="cross_attention", **SETTINGS)
+    pipeline = p.fit(table(), valid=None, quiet=True).pipeline
+    batch = p.graph(rows)
+    fusion: Any = pipeline.model.fusion.eval()
+    with torch.no_grad():
+        x, y = (pipeline.model.encoders[name].eval()(batch.nodes[name]) for name in ("text", "photo"))
+        fused = pipeline.model(batch)
+        attention = fusion.attention
+        text, image = fusion.norms[0](x), fusion.norms[1](y)
+        q, k, v = attention.query(text), attention.key(image), attention.value(image)
+        context = attention.out(torch.softmax(q @ k.T / 16**0.5, -1) @ v)
+        pooled = (x + context).mean(0)
+        expected = pooled + fusion.join(pooled)
+    torch.testing.assert_close(fused.unified[0], expected, rtol=0, atol=1e-5)
+
+
+def test_without_a_checkpoint_a_column_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"PretrainedText.checkpoint: expected a folder or the name"):
+        PretrainedText()
+    with pytest.raises(SchemaError, match=r"PretrainedImage.tune: expected a number from 0, got -1"):
+        PretrainedImage("a", tune=-1)
+    with pytest.raises(ConfigError, match="checkpoint 'nowhere/at-all' cannot be read"):
+        FusionPredictor("label", columns={"text": PretrainedText("nowhere/at-all")}, **SETTINGS).fit(
+            table(), quiet=True
+        )
+
+
+def test_a_saved_predictor_whose_model_names_code_is_refused(models: Path, tmp_path: Path) -> None:
+    p = FusionPredictor("label", columns=columns(models), **{**SETTINGS, "epochs": 1}).fit(table(), quiet=True)
+    files = p.pipeline.to_files(p.targets, p.config)
+    document = json.loads(files["predictor.json"])
+    config = json.loads(document["modalities"]["text"]["config"])
+    document["modalities"]["text"]["config"] = json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}})
+    from graphfusion.errors import CheckpointError
+    from graphfusion.pipeline import Pipeline
+
+    with pytest.raises(CheckpointError, match="unknown option of bert 'auto_map'"):
+        Pipeline.from_files({**files, "predictor.json": json.dumps(document).encode()}, p.config)
