@@ -1,5 +1,5 @@
-"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead FORM MODE WIDTH ARCH …`, heads of
-WIDTH numbers, prints a JSON line for each kernel and architecture.
+"""Compiles the Triton kernels of one call ahead of time, without a GPU: `python -m tests.ops.ahead FORM MODE DTYPE WIDTH
+ARCH …`, values in DTYPE and heads of WIDTH numbers, prints a JSON line for each kernel and architecture.
 """
 
 from __future__ import annotations
@@ -83,18 +83,18 @@ def usage(cubin: bytes) -> dict[str, int]:
     }
 
 
-def main(form: str, mode: str, width: int, archs: tuple[int, ...]) -> None:
-    """Every kernel of a form, forward and backward, values in bfloat16: over listed edges and hub nodes (`walk`), over rules without
+def main(form: str, mode: str, dtype: str, width: int, archs: tuple[int, ...]) -> None:
+    """Every kernel of a form, forward and backward: over listed edges and hub nodes (`walk`), over rules without
     lists (`rules`, walked too), or over a dense relation and a mask (`tiles`).
     """
     for arch in archs:
         if form == "project":
-            projections(width, arch)
+            projections(getattr(torch, dtype), width, arch)
         else:
-            attention(form, mode, width, arch)
+            attention(form, mode, getattr(torch, dtype), width, arch)
 
 
-def attention(form: str, mode: str, width: int, arch: int) -> None:
+def attention(form: str, mode: str, dtype: torch.dtype, width: int, arch: int) -> None:
     """The kernels of one call."""
     from graphfusion.ops.hetero_attention import Bitmask, Broadcast, Dense, EdgeList, Grid, Window, make_plan
     from graphfusion.ops.hetero_attention.gpu import calls
@@ -122,7 +122,7 @@ def attention(form: str, mode: str, width: int, arch: int) -> None:
     launches = getattr(calls, form)
     found = vars(launches.kernels).items()
     compiled = SimpleNamespace(**{n: Compiled(k, arch) for n, k in found if hasattr(k, "arg_names") and n in PASSES})
-    x = inputs_for(make_plan(sizes, pairs, ptr), sizes, HEADS, width, mode).stored(torch.bfloat16)
+    x = inputs_for(make_plan(sizes, pairs, ptr), sizes, HEADS, width, mode).stored(dtype)
     parts = (x.value, x.key, x.query, x.att, [], list(x.plan.index), list(x.plan.layout))
     dropout = 0.0 if form == "scan" else 0.1
     with (
@@ -134,14 +134,14 @@ def attention(form: str, mode: str, width: int, arch: int) -> None:
         call.backward([torch.zeros(len(q), min(1, q.shape[1]), HEADS, width) for q in call.query])
 
 
-def projections(width: int, arch: int) -> None:
-    """The grouped projection, forward, and backward to features and to maps: two types, values in bfloat16, logits in float32."""
+def projections(dtype: torch.dtype, width: int, arch: int) -> None:
+    """The grouped projection, forward, and backward to features and to maps: two types, logits in float32."""
     from graphfusion.ops.hetero_attention.gpu import project
 
     columns = HEADS * width
     x, of = [torch.zeros(9, columns), torch.zeros(2, columns)], [0, 1, 0, 1]
     rows = [2 * columns, columns, 2 * HEADS, HEADS]
-    weight = [torch.zeros(n, columns, dtype=torch.bfloat16 if n > 2 * HEADS else torch.float32) for n in rows]
+    weight = [torch.zeros(n, columns, dtype=dtype if n > 2 * HEADS else torch.float32) for n in rows]
     compiled = SimpleNamespace(grouped=Compiled(project.kernels.grouped, arch, every=True))
     with mock.patch.object(project, "kernels", compiled):
         made = project.forward(x, weight, [], of)
@@ -149,4 +149,4 @@ def projections(width: int, arch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), tuple(map(int, sys.argv[4:])))
+    main(*sys.argv[1:4], int(sys.argv[4]), tuple(map(int, sys.argv[5:])))

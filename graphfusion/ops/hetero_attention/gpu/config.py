@@ -14,14 +14,19 @@ import torch
 from graphfusion.ops.hetero_attention.gpu import interpreted
 
 TILES = {
-    80: {32: (64, 32, 8), 64: (32, 32, 8), 128: (32, 16, 8)},
-    90: {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 32, 8)},
-    100: {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 16, 8)},
+    (80, 2): {32: (64, 32, 8), 64: (32, 32, 8), 128: (32, 16, 8)},
+    (90, 2): {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 32, 8)},
+    (100, 2): {32: (64, 32, 8), 64: (64, 32, 8), 128: (32, 16, 8)},
+    (80, 4): {32: (32, 32, 8), 64: (32, 16, 8), 128: (16, 16, 8)},
+    (90, 4): {32: (64, 32, 8), 64: (32, 16, 8), 128: (16, 16, 8)},
+    (100, 4): {32: (64, 32, 8), 64: (32, 16, 8), 128: (16, 16, 8)},
 }
-"""Of a tile by architecture and columns of a head at most: nodes of a program's block, nodes of the other end that it looks at
-together, warps. On sm_80 the factors of a product pass through registers, so wide heads get smaller blocks. Other programs do
-not depend on the architecture: all three have as many registers, which is what bounds those.
+"""Of a tile by architecture and bytes of a stored number, then by columns of a head at most: nodes of a program's block, nodes of
+the other end that it looks at together, warps. On sm_80 the factors of a product pass through registers, in float32 each has three
+parts: blocks are smaller there. Heads of 128 columns in float32 keep up to 360 bytes a thread on the stack even so (`gatv2`; 168
+`dot`). Other programs do not depend on the architecture: all three have as many registers, which is what bounds those.
 """
+ARCHITECTURES = tuple(dict.fromkeys(arch for arch, _ in TILES))
 
 NUMBERS = 2_048
 """Numbers that a program of four warps holds of its rows: 16 registers a thread."""
@@ -35,7 +40,7 @@ def architecture(device: torch.device) -> int:
     if device.type != "cuda":
         return 90
     major, minor = torch.cuda.get_device_capability(device)
-    return max((arch for arch in TILES if arch <= 10 * major + minor), default=min(TILES))
+    return max((arch for arch in ARCHITECTURES if arch <= 10 * major + minor), default=min(ARCHITECTURES))
 
 
 def power(number: int) -> int:
@@ -54,11 +59,13 @@ def walked(row: int) -> dict[str, int]:
     return {"M": nodes, "K": edges, "num_warps": max(1, min(4, row * edges * nodes // 512))}
 
 
-def tiled(columns: int, arch: int) -> dict[str, int]:
-    """Of a tile: nodes `M` of a program's block, nodes `K` of the other end, and warps, for heads of `columns` numbers."""
+def tiled(columns: int, size: int, arch: int) -> dict[str, int]:
+    """Of a tile: nodes `M` of a program's block, nodes `K` of the other end, and warps, for heads of `columns` numbers that are
+    stored in `size` bytes.
+    """
     if interpreted():
         return {"M": 16, "K": 16, "num_warps": 1}
-    nodes, others, warps = next(sizes for most, sizes in TILES[arch].items() if columns <= most)
+    nodes, others, warps = next(sizes for most, sizes in TILES[arch, size].items() if columns <= most)
     return {"M": nodes, "K": others, "num_warps": warps}
 
 

@@ -93,7 +93,7 @@ def cost(form: str, size: Size, mode: str, arch: int) -> float:
         moved = edges * size.width * size.bytes * (1 if mode == "gat" else 2)
         return moved / rates.cache + edges * 2 * size.width / rates.operations
     if form == "tiles":
-        block = tiled(columns, arch)
+        block = tiled(columns, size.bytes, arch)
         pairs = size.heads * size.padded(block)
         products = pairs * 2 * columns * (2 if mode == "dot" else 1)
         others = pairs * (12 + (4 * size.width if mode == "gatv2" else 0))

@@ -56,7 +56,7 @@ def _sizes(call: Call) -> dict[str, Any]:
         **call.sizes,
         "CP": columns,
         "PRECISION": precision(call.value[0].dtype),
-        **tiled(columns, architecture(call.device)),
+        **tiled(columns, call.value[0].element_size(), architecture(call.device)),
     }
 
 
