@@ -40,7 +40,9 @@ SIZES = {
     "S": Size(32, 7, 50, 4, samples=16, dim=128, heads=4),
     "M": Size(64, 14, 100, 4, samples=32, dim=256, heads=8),
     "L": Size(128, 14, 200, 4, samples=64, dim=256, heads=8),
+    "L256": Size(128, 14, 200, 4, samples=256, dim=256, heads=8),
 }
+"""The last is for a GPU, and for "dense" alone: what goals G8 and G9 are about."""
 CROSSES = ("topk", "dense")
 
 

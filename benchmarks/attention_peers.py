@@ -356,9 +356,10 @@ class Row:
     footprint: float = 0.0
 
 
+EVERY_SIZE = (*Row.sizes, "L256")
 BASE, BASE_V2, MINE = "PyG GAT", "PyG GATv2", "graphfusion gat"
 ROWS: dict[str, Row] = {
-    BASE: Row(pyg("gat"), "gat", footprint=2.15),
+    BASE: Row(pyg("gat"), "gat", sizes=EVERY_SIZE, footprint=2.15),
     "PyG GAT bf16": Row(pyg("gat"), "gat", bf16=True, device="cuda", footprint=2.15),
     BASE_V2: Row(pyg("gatv2"), "gatv2", footprint=4.3),
     "PyG HGT": Row(pyg_hgt, quick=False, footprint=7.5),
@@ -370,8 +371,8 @@ ROWS: dict[str, Row] = {
     "Transformer encoder layer": Row(padded(EncoderLayer)),
     "Transformer encoder layer bf16": Row(padded(EncoderLayer), bf16=True, device="cuda"),
     "varlen_attn block bf16": Row(Varlen, bf16=True, device="cuda"),
-    MINE: Row(ours("gat"), "gat"),
-    "graphfusion gat bf16": Row(ours("gat"), "gat", bf16=True),
+    MINE: Row(ours("gat"), "gat", sizes=EVERY_SIZE),
+    "graphfusion gat bf16": Row(ours("gat"), "gat", bf16=True, sizes=EVERY_SIZE),
     "graphfusion gatv2": Row(ours("gatv2"), "gatv2"),
     "graphfusion dot": Row(ours("dot")),
     CAPTURED: Row(Captured, "gat", bf16=True, device="cuda"),

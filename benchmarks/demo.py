@@ -82,14 +82,19 @@ def show(predictor: graphfusion.FusionPredictor, folder: Path, out: Path) -> dic
     return scores
 
 
-def main() -> None:
-    """Command line."""
+def main() -> int:
+    """Command line; exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder for tables, run and pictures")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--results", type=Path, help="folder for a JSON file of the scores and the machine")
+    parser.add_argument(
+        "--at-least", type=float, default=0.0, help="exit status 1 if accuracy with all three is below this"
+    )
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here.")
     began = time.monotonic()
     folder = make_tables(options.out)
     # no augmentation: a masked band of frequencies may be one of the two tones that say the digit
@@ -121,7 +126,11 @@ def main() -> None:
         options.results.mkdir(parents=True, exist_ok=True)
         kind = "cuda" if gpu else "cpu"
         (options.results / f"demo_{kind}.json").write_text(json.dumps(record, indent=1) + "\n")
+    if scores[" + ".join(MODALITIES)] < options.at_least:
+        print(f"below {options.at_least:.1%}, which was asked for")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

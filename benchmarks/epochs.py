@@ -52,13 +52,15 @@ WORDS = (
 
 
 class PyGMessages(nn.Module):
-    """In the place of `HeteroAttention`: PyG's `HeteroConv` of a `GATv2Conv` for each relation, over edge lists."""
+    """In the place of `HeteroAttention`: PyG's `HeteroConv` of a `GATConv` (the engine's default mode) for each relation, over
+    edge lists.
+    """
 
     def __init__(self, edge_types: Sequence[EdgeType], dim: int, heads: int) -> None:
         super().__init__()
-        from torch_geometric.nn import GATv2Conv, HeteroConv
+        from torch_geometric.nn import GATConv, HeteroConv
 
-        convs = {t: GATv2Conv((dim, dim), dim // heads, heads, add_self_loops=False) for t in edge_types}
+        convs = {t: GATConv((dim, dim), dim // heads, heads, add_self_loops=False) for t in edge_types}
         self.layer = HeteroConv(convs, aggr="sum")
 
     def plans(
@@ -169,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder of the demo's tables")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here.")
     around = environment()
     if options.device == "cuda":
         os.environ.setdefault("GRAPHFUSION_ATTENTION", "triton")

@@ -38,6 +38,7 @@ from graphfusion.training import (
     FitState,
     Noise,
     Surroundings,
+    check_device,
     embed_rows,
     fit_votes,
     predict_logits,
@@ -147,8 +148,10 @@ class FusionPredictor:
         Raises:
             TableError, SchemaError, CellError: the rows cannot be used; the message names row and column.
             TrainingError: a number is not finite (the message names row or tensor), or memory does not do.
+            ConfigError: a GPU is asked for and there is none, or `save_path` holds another fit.
         """
         refuse_launchers()
+        check_device(self.config.training)
         if time_limit is not None:
             self.config = self.config.override({"time_limit": time_limit})
         limit = self.config.training.time_limit
@@ -332,7 +335,7 @@ class FusionPredictor:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FusionPredictor:
-        """Read what `save` wrote, or the `save_path` of a fit. Weights lie on the CPU; nothing that is read is run.
+        """Read what `save` wrote, or the `save_path` of a fit. Weights lie on the CPU (see `to`); nothing that is read is run.
 
         Raises:
             CheckpointError: the folder is not there, incomplete, altered or of another version.
@@ -361,6 +364,19 @@ class FusionPredictor:
                 raise CheckpointError(f"{folder}: the targets {targets} are not those of its schema.")
         return predictor
 
+    def to(self, device: str) -> FusionPredictor:
+        """Answer, and fit, on `cpu`, `cuda`, or `auto`: a GPU where there is one. This predictor.
+
+        Raises:
+            ConfigError: there is no GPU, or the device is none of these.
+        """
+        config = self.config.override({"device": device})
+        check_device(replace(config.training, precision="no"))
+        self.config = config
+        if self._pipeline is not None:
+            self._pipeline.model.to("cuda" if on_gpu(device) else "cpu")
+        return self
+
     def _rows(
         self,
         table: Any,
@@ -381,14 +397,14 @@ class FusionPredictor:
         if not len(read):
             self.report = Report()
             return [], 0, self.report
-        rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget())
+        rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget(self._answers_on_gpu))
         self.report.absent = tuple(name for name in self.schema.inputs if name not in read.columns)
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
 
     def _batches(self, rows: Sequence[TokenizedSample]) -> Batches:
-        return Batches.of(rows, self._budget(), Collate(self.pipeline.builder, {}))
+        return Batches.of(rows, self._budget(self._answers_on_gpu), Collate(self.pipeline.builder, {}))
 
     def _predictions(self, table: Any, **options: Any) -> dict[str, Prediction]:
         """Target → prediction with one entry per row of the table."""
@@ -402,9 +418,15 @@ class FusionPredictor:
     def _single(self, found: Mapping[str, Any]) -> Any:
         return found[self.targets[0]] if len(self.targets) == 1 else dict(found)
 
-    def _budget(self) -> Budget:
+    @property
+    def _answers_on_gpu(self) -> bool:
+        return next(self.pipeline.model.parameters()).is_cuda
+
+    def _budget(self, gpu: bool | None = None) -> Budget:
+        """Of a batch, for a fit where `gpu` does not say where it goes."""
         training = self.config.training
-        nodes, edges = (OPEN, OPEN) if on_gpu(training.device) else (MOST_NODES, MOST_EDGES)
+        gpu = on_gpu(training.device) if gpu is None else gpu
+        nodes, edges = (OPEN, OPEN) if gpu else (MOST_NODES, MOST_EDGES)
         return Budget(training.batch_size, training.max_nodes or nodes, training.max_edges or edges)
 
     def _learn(self, train: Table) -> Pipeline:

@@ -174,6 +174,35 @@ def test_the_table_of_a_gpu_has_times(tmp_path: Path) -> None:
     assert "| graphfusion gat bf16 | 2.50 / 5.00 |" in text
 
 
+def test_the_goals_of_a_gpu_by_hand() -> None:
+    def row(size: str, cross: str, method: str, passed: str, **more: object) -> dict[str, str]:
+        found = {"size": size, "cross": cross, "method": method, "pass": passed, "device": "cuda", **more}
+        return {**dict.fromkeys(attention.COLUMNS, ""), **{k: str(v) for k, v in found.items()}}
+
+    one, both = attention.PASSES
+    rows = [
+        row("machine", "", "copy", "rate", rate=4e12),
+        row("M", "topk", attention_peers.CAPTURED, one, ms=0.10), row("L", "topk", attention_peers.CAPTURED, one, ms=0.13),
+        row("M", "topk", attention_peers.CAPTURED, both, ms=0.35), row("M", "topk", attention.BF16, both, ms=1, launches=13),
+        row("L256", "dense", attention.BF16, one, ms=2, fraction_of_limit=0.6), row("L256", "dense", attention_peers.BASE, one, ms=250),
+        row(*attention.ONE_RELATION, one, ms=1, device_ms=0.2),
+    ]  # fmt: skip
+    text = attention.goals_table(rows)
+    assert f"| G7 | wall ms of {attention_peers.CAPTURED}, forward | 0.13 | ≤ 0.12 | no |" in text
+    assert f"| G7 | wall ms of {attention_peers.CAPTURED}, forward + backward | 0.35 | ≤ 0.35 | yes |" in text
+    assert f"| G10 | launches of {attention.BF16}, forward + backward | 13.0 | ≤ 12 | no |" in text
+    assert "| G8 | share of the layer's limit, graphfusion gat bf16, L256 dense | 0.60 | ≥ 0.5 | yes |" in text
+    # 373,248 rows of 256 float32 are 382 MB, 95.6 µs at 4 TB/s
+    assert "1 relation of listed edges, forward | 0.48 | ≥ 0.7 | no |" in text
+    assert "| G9 | PyG GAT / graphfusion gat bf16, L256 dense | 125 / – | ≥ 100 / 100 | yes / no |" in text
+    assert "G3" not in text
+
+
+def test_the_largest_size_is_measured_dense_alone() -> None:
+    options = attention.Options(("M", "L256"), ("topk", "dense"), 1, 1.0, "cuda", 1, False, False, ())
+    assert attention.cells_of(options) == [("M", "topk"), ("M", "dense"), ("L256", "dense")]
+
+
 @pytest.mark.parametrize(
     ("machine", "short"),
     [("AMD EPYC", "amd-epyc"), ("Intel(R) Xeon(R) Processor @ 2.80GHz", "intel-xeon"), ("NVIDIA H200", "nvidia-h200")],

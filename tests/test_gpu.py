@@ -195,6 +195,8 @@ def test_a_fit_on_the_gpu_answers_and_loads_on_the_cpu(tmp_path: Any) -> None:
     again = gf.FusionPredictor.load(tmp_path)
     assert next(again.pipeline.model.parameters()).device.type == "cpu"
     np.testing.assert_allclose(again.embed(make_rows(4)), p.embed(make_rows(4)), atol=1e-3)
+    assert next(again.to("cuda").pipeline.model.parameters()).device.type == "cuda"
+    np.testing.assert_allclose(again.embed(make_rows(4)), p.embed(make_rows(4)), atol=1e-6)
 
 
 def test_pinned_batches_arrive(samples: list[TokenizedSample], make_test_model: Callable[..., Any]) -> None:

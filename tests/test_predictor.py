@@ -603,3 +603,16 @@ def test_speakers_tie_utterances_and_every_row_must_name_them() -> None:
     assert batch.edge_index(("talk", "other_speaker", "talk")).T.tolist() == [[1, 0], [0, 1], [2, 1], [1, 2]]
     with pytest.raises(GraphFusionError, match="row 1, column 'talk': expected 'speaker'"):
         p.predict([rows[0], {"talk": {"values": np.zeros((2, 4))}}])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_a_row_is_read(tmp_path: Path) -> None:
+    for settings, said in (({"device": "cuda"}, "torch sees no GPU here"), ({"precision": "fp16"}, "needs a GPU")):
+        p = gf.FusionPredictor("label", **{**FAST, **settings})
+        with pytest.raises(ConfigError, match=said):
+            p.fit(tmp_path / "there-is-no-such-table.csv")
+    with pytest.raises(ConfigError, match="torch sees no GPU here"):
+        gf.FusionPredictor("label").to("cuda")
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        gf.FusionPredictor("label").to("gpu")
+    assert gf.FusionPredictor("label", device="cuda").to("cpu").config.training.device == "cpu"

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
-    predictor = FusionPredictor.load(options.model)
+    predictor = FusionPredictor.load(options.model).to(options.device)
     kept = kept_columns(options, ["embedding", *(f"e{i}" for i in range(predictor.config.model.dim))])
     vectors = predictor.embed(options.table, **row_options(options))
     write_incidents(predictor, options)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
-    predictor = FusionPredictor.load(options.model)
+    predictor = FusionPredictor.load(options.model).to(options.device)
     scores = predictor.evaluate(options.table, options.unseen, **row_options(options))
     write_incidents(predictor, options)
     with to_stdout():

@@ -69,6 +69,9 @@ def add_model_and_table(parser: Parser) -> None:
     """MODEL TABLE."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="folder that a fit wrote")
     parser.add_argument("table", metavar="TABLE", help="rows: .csv, .jsonl or .parquet file")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
+    )
 
 
 def add_row_options(parser: Parser, with_modalities: bool = True) -> None:

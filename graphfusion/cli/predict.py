@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     check_incidents(options)
     from graphfusion.predictor import FusionPredictor
 
-    predictor = FusionPredictor.load(options.model)
+    predictor = FusionPredictor.load(options.model).to(options.device)
     kept = kept_columns(options, _names(predictor, options.proba))
     columns = _probabilities(predictor, options) if options.proba else _outputs(predictor, options)
     write_incidents(predictor, options)

@@ -1,6 +1,6 @@
 """The loop, its rows and optimisers, checkpoints as verified folders."""
 
-from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, refuse_launchers, start_fit
+from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, check_device, refuse_launchers, start_fit
 from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
@@ -16,6 +16,7 @@ __all__ = [
     "FitState",
     "Noise",
     "Surroundings",
+    "check_device",
     "embed_rows",
     "fit_votes",
     "predict_logits",

@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 
 from graphfusion.config import TrainingConfig
 from graphfusion.data import Budget
-from graphfusion.errors import ConfigError, TrainingError
+from graphfusion.errors import ConfigError, TrainingError, unknown_name
 from graphfusion.graph_builder import GraphBatch
 from graphfusion.model import FusionModel
-from graphfusion.training.memory import OPEN, out_of_memory, room
+from graphfusion.training.memory import OPEN, on_gpu, out_of_memory, room
 from graphfusion.training.optimizer import make_optimizer
 from graphfusion.training.rows import Batches
 
@@ -90,6 +90,16 @@ def refuse_launchers() -> None:
         )
 
 
+def check_device(config: TrainingConfig) -> None:
+    """ConfigError where there is no GPU and one is asked for, or a precision that needs one."""
+    if config.device not in DEVICES:
+        raise ConfigError(unknown_name("device", config.device, DEVICES))
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
+    if config.precision == "fp16" and not on_gpu(config.device):
+        raise ConfigError("precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'.")
+
+
 def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: float = float("inf")) -> Fit:
     """Put model and optimiser on the device with accelerate: a GPU of CUDA, or the CPU. `deadline` is on the clock of
     `time.monotonic`.
@@ -97,14 +107,9 @@ def start_fit(model: FusionModel, config: TrainingConfig, seed: int, deadline: f
     Raises:
         ConfigError: a GPU is asked for and there is none, or the optimizer does not exist.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device='cuda': torch sees no GPU here; use device='auto' or 'cpu'.")
+    check_device(config)
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit keeps the first one's precision
-    accelerator = Accelerator(
-        mixed_precision=config.precision, cpu=config.device == "cpu" or not torch.cuda.is_available()
-    )
-    if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ConfigError("precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'.")
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=not on_gpu(config.device))
     optimizer = make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
     step_module, optimizer = accelerator.prepare(_Loss(model), optimizer)
     return Fit(model, step_module, optimizer, accelerator, config, seed, deadline)

@@ -317,6 +317,8 @@ def test_projections_of_a_wrong_width_are_named() -> None:
         assert part in str(error.value)
     with pytest.raises(GraphError, match="projection 0"):
         hetero_project([torch.zeros(4)], [torch.zeros(8, 4)], [0])
+    with pytest.raises(ConfigError, match=r"unknown backend 'tritn'. Did you mean 'triton'\?"):
+        hetero_project([torch.zeros(3, 4)], [torch.zeros(8, 4)], [0], backend="tritn")
 
 
 # --- plans that contradict themselves or the tensors: a kernel would read memory that is not theirs ------------------------

@@ -55,11 +55,14 @@ def hetero_project(
         weight: (K, D) stacked maps; those that make logits may be float32 while those that make values are bfloat16.
         of: the node type that each map reads.
         bias: (K,) each, or none at all.
-        backend: `reference` gives derivatives of any order; any other name the operator.
+        backend: `reference` gives derivatives of any order; any other name of `BACKENDS` the operator, which makes all maps in one
+            launch where the environment prefers Triton and the tensors lie on a GPU.
 
     Raises:
         GraphError: widths do not fit.
+        ConfigError: an unknown backend.
     """
+    _check_backend("backend", backend)
     for k, (t, w) in enumerate(zip(of, weight, strict=True)):
         if x[t].dim() != 2 or x[t].shape[1] != w.shape[1]:
             raise GraphError(f"projection {k}: expected features (N, {w.shape[1]}), got {tuple(x[t].shape)}.")
@@ -96,8 +99,8 @@ def hetero_attention(
         plan: the relations; see `make_plan`.
         mode: `gat`, `gatv2` or `dot`.
         across: one softmax over the edges of all relations into a node.
-        value: per node type (N, R, H, C) float32 or bfloat16, slot r for the r-th relation that leaves it; (N, R, 1, C),
-            then for all types, shares a row among all heads.
+        value: per node type (N, R, H, C) float32 or bfloat16 (Triton: or float16), slot r for the r-th relation that leaves it;
+            (N, R, 1, C), then for all types, shares a row among all heads.
         key: `gat` (N, R, H), `dot` (N, R, H, C), `gatv2` none.
         query: `gat` (N, Q, H), else (N, Q, H, C), slot q for the q-th relation that enters the type.
         att: (relations, H, C), for `gatv2`.
@@ -168,8 +171,7 @@ def backends() -> dict[str, str]:
 
 
 def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
-    if name not in ("auto", "reference", *KERNELS):
-        raise ConfigError(unknown_name("backend", name, ("auto", "reference", *KERNELS)))
+    _check_backend("backend", name)
     if name == "reference" or exporting():
         return "reference"
     if torch.compiler.is_compiling():
@@ -178,13 +180,24 @@ def _backend(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k:
         if reason := _why_not(name, value, query, top_k):
             raise ConfigError(f"backend {name!r} cannot run: {reason}.")
         return name
-    preferred = os.environ.get(PREFERRED, "auto")
-    if preferred not in ("auto", "reference", *KERNELS):
-        raise ConfigError(unknown_name(f"backend in {PREFERRED}", preferred, ("auto", "reference", *KERNELS)))
+    preferred = _preferred()
     if preferred == "reference":
         return preferred
     able = (k for k in (preferred, "cpu") if k in KERNELS and not _why_not(k, value, query, top_k))
     return next(able, "reference")
+
+
+def _preferred() -> str:
+    """The backend that the environment prefers; ConfigError for a name that is none."""
+    name = os.environ.get(PREFERRED, "auto")
+    _check_backend(f"backend in {PREFERRED}", name)
+    return name
+
+
+def _check_backend(what: str, name: str) -> None:
+    known = ("auto", "reference", *KERNELS)
+    if name not in known:
+        raise ConfigError(unknown_name(what, name, known))
 
 
 def _why_not(name: str, value: Sequence[Tensor], query: Sequence[Tensor], top_k: int) -> str:
@@ -264,8 +277,7 @@ def _check_edges(plan: Plan, edge: list[Tensor], tail: tuple[int, ...], att: Ten
 
 def _in_one_launch(x: Sequence[Tensor], weight: Sequence[Tensor]) -> bool:
     """Whether the grouped kernel makes the projections: where Triton is preferred, and it takes them."""
-    preferred = os.environ.get(PREFERRED, "auto")
-    return preferred.startswith("triton") and not gpu.why_not_these_maps(x, weight)
+    return _preferred().startswith("triton") and not gpu.why_not_these_maps(x, weight)
 
 
 @torch.library.custom_op(
