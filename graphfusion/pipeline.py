@@ -25,6 +25,9 @@ from graphfusion.modalities import (
     modality_to_dict,
     prepare,
 )
+from graphfusion.modalities.backbone import library
+from graphfusion.modalities.pretrained_image import PretrainedImageModality
+from graphfusion.modalities.pretrained_text import PretrainedTextModality
 from graphfusion.model import FusionModel, make_builder, make_model, vote_of
 from graphfusion.schema import Input, Media, Schema, Target
 from graphfusion.tasks import TargetScale, learn_target, make_task
@@ -153,7 +156,7 @@ class Pipeline:
                 GraphBuilder.from_dict(document["graph"]),
                 config,
             )
-        _load_weights(pipeline.model, tensors_of(files, WEIGHTS))
+        _load_weights(pipeline.model, tensors_of(files, WEIGHTS), _other_library(pipeline.modalities))
         return pipeline
 
 
@@ -191,9 +194,19 @@ def _check_dtypes(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"weight {name}: expected {tensor.dtype}, got {weights[name].dtype}.")
 
 
-def _load_weights(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
+def _other_library(modalities: Mapping[str, Modality]) -> str:
+    """Words for an error where pretrained models were read by another version of their library than is here."""
+    used = {m.library for m in modalities.values() if isinstance(m, PretrainedTextModality | PretrainedImageModality)}
+    return (
+        f" (fitted with {', '.join(sorted(used))}, here is {library()}: install that version)"
+        if used - {library()}
+        else ""
+    )
+
+
+def _load_weights(model: FusionModel, weights: Mapping[str, Tensor], hint: str) -> None:
     _check_dtypes(model, weights)
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise CheckpointError(f"the weights do not fit the model of predictor.json: {error}") from error
+        raise CheckpointError(f"the weights do not fit the model of predictor.json{hint}: {error}") from error

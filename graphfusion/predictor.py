@@ -223,8 +223,11 @@ class FusionPredictor:
         folder = job.folder
         digest = rows_digest(pipeline, job.rows, job.held) if folder else ""
         progress.say(pipeline.builder.summary([r.tokens for r in job.rows[:SHOWN]]))
-        count = sum(p.numel() for p in pipeline.model.parameters())
-        progress.say(f"model: {self.config.model.fusion}, {count:,} parameters")
+        count, learned = (
+            sum(p.numel() for p in pipeline.model.parameters() if p.requires_grad or all_) for all_ in (True, False)
+        )
+        frozen = f", of which {count - learned:,} are frozen" if count > learned else ""
+        progress.say(f"model: {self.config.model.fusion}, {count:,} parameters{frozen}")
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)

@@ -18,10 +18,12 @@ TABLE = "table"
 
 
 def _positive(owner: object, *names: str) -> None:
+    whole = {f.name for f in fields(owner) if f.type == "int"}  # type: ignore[arg-type]
     for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise SchemaError(f"{type(owner).__name__}.{name}: expected a number above 0, got {value!r}.")
+        value, kinds = getattr(owner, name), (int,) if name in whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
+            what = "a whole number" if name in whole else "a number"
+            raise SchemaError(f"{type(owner).__name__}.{name}: expected {what} above 0, got {value!r}.")
 
 
 def _check_pixels(owner: Image | Video) -> None:
@@ -149,7 +151,8 @@ class PretrainedText:
     """Words, read by a pretrained language model with its own tokenizer. One node per token; a blank text is a missing modality.
 
     `checkpoint`: a folder as Hugging Face's transformers writes it (config.json, model.safetensors, tokenizer.json), or the name
-    of a model on its hub. `tune`: the model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are.
+    of a model on its hub. `max_tokens` counts special tokens; no more than the model has places for (CLIP: 77). `tune`: the
+    model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are.
     """
 
     kind: ClassVar[str] = "pretrained_text"

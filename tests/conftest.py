@@ -26,6 +26,7 @@ from graphfusion.tasks import make_task
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its own helpers look then
+os.environ["HF_HUB_OFFLINE"] = "1"  # likewise before transformers
 torch.set_num_threads(1)  # the suite runs one process a core
 
 

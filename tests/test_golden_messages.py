@@ -107,9 +107,9 @@ CASES: list[Case] = [
      "run.toml: expected a file ending in .yaml, .yml, .json, got .toml."),
     (lambda: read_run(None, [read_change("columns.a=txt")]), errors.ConfigError,
      "command line: columns.a: unknown kind 'txt'. Did you mean 'text'? Known: audio, category, class, features, image, "
-     "multi_label, none, number, tabular, text, video."),
+     "multi_label, none, number, pretrained_image, pretrained_text, tabular, text, video."),
     (lambda: gf.Text(max_tokens=0), errors.SchemaError,
-     "Text.max_tokens: expected a number above 0, got 0."),
+     "Text.max_tokens: expected a whole number above 0, got 0."),
     (lambda: gf.Image(size=30), errors.SchemaError,
      "Image.size: expected a multiple of patch=8, got 30."),
     (lambda: gf.Image(channels=2), errors.SchemaError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from graphfusion import FusionPredictor, PretrainedImage, PretrainedText
-from graphfusion.errors import ConfigError, SchemaError
+from graphfusion.cli import main
+from graphfusion.errors import CheckpointError, ConfigError, SchemaError
+from graphfusion.pipeline import Pipeline
 from tests.checkpoints import save_image_model, save_text_model
 
 SETTINGS: dict[str, Any] = {
@@ -137,14 +140,66 @@ def test_without_a_checkpoint_a_column_is_refused() -> None:
         )
 
 
-def test_a_saved_predictor_whose_model_names_code_is_refused(models: Path, tmp_path: Path) -> None:
-    p = FusionPredictor("label", columns=columns(models), **{**SETTINGS, "epochs": 1}).fit(table(), quiet=True)
+@pytest.fixture(scope="module")
+def fitted(models: Path) -> FusionPredictor:
+    return FusionPredictor("label", columns=columns(models), **{**SETTINGS, "epochs": 1}).fit(table(), quiet=True)
+
+
+def changed(p: FusionPredictor, change: Callable[[dict[str, Any]], None]) -> None:
+    """Load the predictor with its document changed."""
     files = p.pipeline.to_files(p.targets, p.config)
     document = json.loads(files["predictor.json"])
-    config = json.loads(document["modalities"]["text"]["config"])
-    document["modalities"]["text"]["config"] = json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}})
-    from graphfusion.errors import CheckpointError
-    from graphfusion.pipeline import Pipeline
+    change(document["modalities"])
+    Pipeline.from_files({**files, "predictor.json": json.dumps(document).encode()}, p.config)
 
-    with pytest.raises(CheckpointError, match="unknown option of bert 'auto_map'"):
-        Pipeline.from_files({**files, "predictor.json": json.dumps(document).encode()}, p.config)
+
+def with_option(name: str, option: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(modalities: dict[str, Any]) -> None:
+        config = json.loads(modalities[name]["config"])
+        modalities[name]["config"] = json.dumps({**config, option: value})
+
+    return change
+
+
+def test_a_saved_predictor_whose_model_names_code_or_nonsense_is_refused(fitted: FusionPredictor) -> None:
+    for name, option, value, said in (
+        ("text", "auto_map", {"AutoModel": "evil.Model"}, "unknown option of bert 'auto_map'"),
+        ("text", "num_attention_heads", 0, "ZeroDivisionError"),
+        ("photo", "hidden_sizes", [], "not the configuration of a resnet"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            changed(fitted, with_option(name, option, value))
+    with pytest.raises(CheckpointError, match="ZeroDivisionError"):
+        changed(fitted, lambda modalities: modalities["photo"].update(patch=0))
+
+
+def test_weights_of_another_version_of_the_library_are_told(
+    fitted: FusionPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers names the weights of some families anew from time to time."""
+
+    def older(modalities: dict[str, Any]) -> None:
+        with_option("text", "num_hidden_layers", 1)(modalities)
+        modalities["text"]["library"] = "transformers 5.0.0"
+
+    changed(fitted, lambda modalities: modalities["text"].update(library="transformers 5.0.0"))
+    with pytest.raises(
+        CheckpointError,
+        match=r"do not fit .* \(fitted with .*transformers 5.0.0.*, here is transformers .*: install that",
+    ):
+        changed(fitted, older)
+
+
+def test_the_command_line_fits_and_predicts(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "\n".join(f"the {'red' if i % 2 else 'green'} cat,{i % 2}" for i in range(20))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}\n")
+    (tmp_path / "run.yaml").write_text(
+        "target: label\ncolumns: {text: {kind: pretrained_text, checkpoint: nowhere, max_tokens: 16}}\ntraining: {epochs: 1}\n"
+    )
+    run = ["fit", str(tmp_path / "rows.csv"), "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
+    assert main([*run, "--set", f"columns.text.checkpoint={models / 'bert'}"]) == 0
+    assert "are frozen" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "out"), str(tmp_path / "rows.csv")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 21
+    assert main([*run[:-1], str(tmp_path / "other"), "--set", f"columns.text.checkpoint={models / 'vit'}"]) == 2
+    assert "unknown text model 'vit'" in capsys.readouterr().err

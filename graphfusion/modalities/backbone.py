@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,10 +33,10 @@ PARTS = {"text": "text_config", "image": "vision_config"}
 """Where a model of both kinds (CLIP) keeps the configuration of its part."""
 COUNTS_FROM_PAD = ("mpnet", "roberta", "xlm-roberta")
 """Families whose first place has the number after that of padding."""
-MOST_WHOLE = 8
+MOST_WHOLE = 32
 """States of the whole picture, beside those of its cells, are fewer."""
-BICUBIC = 3
-"""Pillow's number for it."""
+INTERPOLATIONS = {0: "nearest-exact", 1: "bicubic", 2: "bilinear", 3: "bicubic"}
+"""By Pillow's number; Lanczos, which torchvision does not have for arrays, as the one that is most like it."""
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What is kept of the options that all families share; the others name labels, code and kernels."""
 
@@ -46,31 +47,44 @@ def read_config(checkpoint: str, kind: str) -> str:
     Raises:
         ConfigError: there is no such checkpoint, or its family is not one for this kind of input.
     """
+    import torch
     from transformers import AutoConfig
 
-    with _named(checkpoint):
-        if checkpoint.startswith(("/", ".", "~")) and not Path(checkpoint).is_dir():  # no name that the hub could know
+    with _named(checkpoint) as where:
+        if where.startswith(("/", ".")) and not Path(where).is_dir():  # no name that the hub could know
             raise FileNotFoundError("there is no such folder.")
-        whole = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        whole = AutoConfig.from_pretrained(where, trust_remote_code=False)
     config = getattr(whole, PARTS[kind], None) or whole
     family = str(config.model_type)
     if family not in FAMILIES[kind]:
         raise ConfigError(f"checkpoint {checkpoint!r}: {unknown_name(f'{kind} model', family, FAMILIES[kind])}")
     options = {name: value for name, value in config.to_dict().items() if name in _options_of(family)}
-    return json.dumps({"model_type": family, **options}, sort_keys=True)
+    text = json.dumps({"model_type": family, **options}, sort_keys=True)
+    try:
+        with torch.device("meta"):  # whether the options go together, without their weights
+            make_backbone(text, kind)
+    except CheckpointError as error:
+        raise ConfigError(f"checkpoint {checkpoint!r}: {error}") from error
+    return text
 
 
 def make_backbone(config: str, kind: str) -> nn.Module:
     """The model that `read_config` describes, with fresh weights and without pooler: its `last_hidden_state` is what is used.
 
     Raises:
-        CheckpointError: the text describes no model of `FAMILIES`, or has an option that its family does not know.
+        CheckpointError: the text describes no model of `FAMILIES`, or has an option that its family does not know or take.
     """
     from transformers import AutoModel
 
-    with _quiet():
-        auto: Any = AutoModel
-        model: nn.Module = auto.from_config(_config_of(config, kind), trust_remote_code=False)
+    options, auto = _config_of(config, kind), AutoModel
+    try:
+        with _quiet():
+            model: nn.Module = auto.from_config(options, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    except (
+        Exception
+    ) as error:  # what a family raises for numbers that do not go together: ZeroDivisionError, AssertionError …
+        said = f"{type(error).__name__}, {_first_line(error)}"
+        raise CheckpointError(f"a pretrained model: not the configuration of a {options.model_type}: {said}") from error
     pooler = getattr(model, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
         model.pooler = None  # type: ignore[assignment]
@@ -90,12 +104,14 @@ def grid_of(config: str, size: int) -> tuple[int, int]:
         states = make_backbone(config, "image")(pixel_values=torch.empty(1, 3, size, size)).last_hidden_state
     shape = tuple(states.shape)
     if len(shape) == 4:
-        width, sides = shape[1], {*shape[2:]}
-    else:  # before the cells stand states of the whole picture: none, one, or a few
-        width, sides = shape[2], {side for side in [math.isqrt(shape[1])] if shape[1] - side * side < MOST_WHOLE}
-    if len(sides) != 1 or size % max(sides):
+        width, side = shape[1], shape[2] if shape[2] == shape[3] else 0
+    else:  # before the cells may stand states of the whole picture; patches are cells, unless they are joined (Swin)
+        patches = size // int(json.loads(config).get("patch_size") or size)
+        side = patches if 0 <= shape[1] - patches**2 < MOST_WHOLE else math.isqrt(shape[1])
+        width, side = shape[2], side if 0 <= shape[1] - side * side < MOST_WHOLE else 0
+    if not side or size % side:
         raise ValueError(f"states of shape {shape} are not those of a square grid that divides the picture.")
-    return max(sides), width
+    return side, width
 
 
 def places_of(config: str) -> int:
@@ -110,6 +126,18 @@ def width_of(config: str) -> int:
     return int(_config_of(config, "text").hidden_size)
 
 
+def ids_of(config: str) -> int:
+    """How many ids of tokens a language model knows."""
+    return int(_config_of(config, "text").vocab_size)
+
+
+def library() -> str:
+    """What reads checkpoints here: the names of a model's weights are those of its version."""
+    from transformers import __version__
+
+    return f"transformers {__version__}"
+
+
 def padding_of(config: str) -> int:
     """The id that a language model takes for padding, 0 where any will do."""
     return int(_config_of(config, "text").pad_token_id or 0)
@@ -119,14 +147,14 @@ def load_weights(model: nn.Module, checkpoint: str, config: str, kind: str) -> N
     """Put the weights of a checkpoint into what `make_backbone` made.
 
     Raises:
-        ConfigError: they are not there as safetensors, or not all of them.
+        ConfigError: they are not there as safetensors, not all of them, or not finite.
     """
     import torch
     from transformers import AutoModel
 
-    with _named(checkpoint), _quiet():
+    with _named(checkpoint) as where, _quiet():
         found, told = AutoModel.from_pretrained(
-            checkpoint,
+            where,
             config=_config_of(config, kind),
             dtype=torch.float32,
             use_safetensors=True,
@@ -140,7 +168,11 @@ def load_weights(model: nn.Module, checkpoint: str, config: str, kind: str) -> N
             f"checkpoint {checkpoint!r}: {len(lacking)} of {len(needed)} weights are missing, the first is {lacking[0]}; "
             "is it a checkpoint of this model?"
         )
-    model.load_state_dict({name: tensor for name, tensor in found.state_dict().items() if name in needed})
+    weights = {name: tensor for name, tensor in found.state_dict().items() if name in needed}
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ConfigError(f"checkpoint {checkpoint!r}: weight {name!r} is not finite.")
+    model.load_state_dict(weights)
 
 
 def read_tokenizer(checkpoint: str) -> tuple[Tokenizer, int]:
@@ -151,8 +183,12 @@ def read_tokenizer(checkpoint: str) -> tuple[Tokenizer, int]:
     """
     from transformers import AutoTokenizer
 
-    with _named(checkpoint), _quiet():
-        found = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    with _named(checkpoint) as where, _quiet():
+        found = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        if not set(found.get_vocab()) - {*found.all_special_tokens, *found.get_added_vocab()}:
+            raise FileNotFoundError(
+                "it has no tokenizer.json or vocabulary."
+            )  # of which transformers makes an empty one
     if not found.is_fast:
         raise ConfigError(
             f"checkpoint {checkpoint!r}: its tokenizer does not tell where in the text a token is; "
@@ -163,23 +199,34 @@ def read_tokenizer(checkpoint: str) -> tuple[Tokenizer, int]:
 
 
 def read_scales(checkpoint: str) -> dict[str, Any]:
-    """`size` (0: not said), `mean`, `std` and `interpolation` of the pictures that a checkpoint was trained on.
+    """`size` (0: none that is square is said), `mean`, `std` and `interpolation` of the pictures that a checkpoint was trained on,
+    for pixels from 0 to 1.
 
     Raises:
-        ConfigError: the checkpoint has no preprocessor_config.json.
+        ConfigError: the checkpoint has no preprocessor_config.json, or none with which pictures could be scaled.
     """
     from transformers import AutoImageProcessor
 
-    with _named(checkpoint), _quiet():
-        auto: Any = AutoImageProcessor
-        found = auto.from_pretrained(checkpoint, trust_remote_code=False)
-    size = dict(getattr(found, "crop_size", None) or found.size or {})
-    plain = not getattr(found, "do_normalize", True)
+    with _named(checkpoint) as where, _quiet():
+        found = AutoImageProcessor.from_pretrained(where, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        size = dict(getattr(found, "crop_size", None) or found.size or {})
+        sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name)}
+        white = 255 * float(found.rescale_factor) if getattr(found, "do_rescale", True) else 255.0
+        scaled = getattr(found, "do_normalize", True)
+        mean, std = (
+            (tuple(map(float, found.image_mean)), tuple(map(float, found.image_std)))
+            if scaled
+            else ((0.0,) * 3, (1.0,) * 3)
+        )
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 0 < white < math.inf:
+            raise ValueError(
+                f"preprocessor_config.json: expected scales of three channels above 0, got {mean} and {std}."
+            )
     return {
-        "size": int(size.get("height") or size.get("shortest_edge") or 0),
-        "mean": (0.0,) * 3 if plain else tuple(found.image_mean),
-        "std": (1.0,) * 3 if plain else tuple(found.image_std),
-        "interpolation": "bicubic" if int(found.resample) == BICUBIC else "bilinear",
+        "size": int(sides.pop()) if len(sides) == 1 else 0,
+        "mean": tuple(m / white for m in mean),
+        "std": tuple(s / white for s in std),
+        "interpolation": INTERPOLATIONS.get(int(found.resample), "bilinear"),
     }
 
 
@@ -220,10 +267,10 @@ def _options_of(family: str) -> frozenset[str]:
 
 
 @contextmanager
-def _named(checkpoint: str) -> Iterator[None]:
-    """What transformers raises as a ConfigError that names the checkpoint."""
+def _named(checkpoint: str) -> Iterator[str]:
+    """Where the checkpoint is; what transformers raises as a ConfigError that names it."""
     try:
-        yield
+        yield os.path.expanduser(checkpoint)
     except GraphFusionError:
         raise
     except Exception as error:  # OSError, ValueError, errors of the hub and of safetensors

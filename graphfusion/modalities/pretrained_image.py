@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfusion.errors import ConfigError
-from graphfusion.modalities.backbone import grid_of, read_config, read_scales
+from graphfusion.modalities.backbone import grid_of, library, read_config, read_scales
 from graphfusion.modalities.image import ImageModality
 
 
@@ -22,6 +22,8 @@ class PretrainedImageModality(ImageModality):
     tune: float = 0.0
     config: str = ""
     """Of the model (`backbone.read_config`); empty before `fit`."""
+    library: str = ""
+    """That read the checkpoint, and its version."""
 
     def fit(self, rows: Sequence[Mapping[str, Any]], root: Path) -> PretrainedImageModality:
         """Read configuration and scales of the checkpoint; nothing is learned from the rows.
@@ -30,12 +32,16 @@ class PretrainedImageModality(ImageModality):
             ConfigError: the checkpoint cannot be read, or its model does not take pictures of this size.
         """
         config, scales = read_config(self.checkpoint, "image"), read_scales(self.checkpoint)
-        size = self.size or scales.pop("size") or 224
-        scales.pop("size", None)
+        said = scales.pop("size")
+        size = self.size or said
+        if not size:
+            raise ConfigError(
+                f"column {self.column!r}: {self.checkpoint!r} does not say one size of a square; pass size=."
+            )
         try:
             side, _ = grid_of(config, size)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"column {self.column!r}: {self.checkpoint!r} does not take size={size}: {error}"
             ) from error
-        return replace(self, config=config, size=size, patch=size // side, channels=3, **scales)
+        return replace(self, config=config, size=size, patch=size // side, channels=3, library=library(), **scales)

@@ -26,7 +26,10 @@ MEGABYTES = 50
 _MODEL, _TRAINING = (", ".join(sorted(SECTIONS[section])) for section in ("model", "training"))
 _PRESETS = ", ".join(sorted(PRESETS))
 _KEYS = "columns, model, preset, seed, target, training"
-_KINDS = "audio, category, class, features, image, multi_label, none, number, tabular, text, video"
+_KINDS = (
+    "audio, category, class, features, image, multi_label, none, number, pretrained_image, pretrained_text, tabular, text, "
+    "video"
+)
 
 WRONG: dict[str, str] = {
     "training: {epochs: '3'}": "epochs: expected a whole number, got the text '3'; write 3 without quotes.",

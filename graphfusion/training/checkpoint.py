@@ -181,7 +181,15 @@ def as_checkpoint_error(what: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (GraphFusionError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+    except (
+        GraphFusionError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         said = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{what}: not what graphfusion writes ({said[:500]}).") from error
 

@@ -176,6 +176,106 @@ def test_a_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
         fitted_image(tmp_path, size=48)
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES["text"]))
+def test_a_text_has_the_same_states_beside_longer_ones(family: str, tmp_path: Path) -> None:
+    save_text_model(tmp_path, family)
+    modality = fitted_text(tmp_path)
+    builder = GraphBuilder({"text": modality.node_type}, [])
+    rows = [{"text": modality.tokens({"text": text}, ROOT)} for text in TEXTS]
+    encoder = encoder_of(modality)
+    together, nodes = encoder(builder.build(rows).nodes["text"]), builder.build(rows).nodes["text"]
+    for i, row in enumerate(rows):
+        alone = encoder(builder.build([row]).nodes["text"])
+        torch.testing.assert_close(together[nodes.ptr[i] : nodes.ptr[i + 1]], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES["text"]} - {"clip_text_model"}))
+def test_a_checkpoint_without_its_vocabulary_is_refused(family: str, tmp_path: Path) -> None:
+    """transformers makes an empty one, to which every word is unknown."""
+    save_model(family, tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read|tokenizer"):
+        fitted_text(tmp_path, max_tokens=18)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_text_model(tmp_path, vocab_size=10)
+    with pytest.raises(ConfigError, match="its tokenizer has an id 19, its model knows 10"):
+        fitted_text(tmp_path)
+
+
+def test_special_tokens_alone_are_refused(tmp_path: Path) -> None:
+    save_text_model(tmp_path)
+    with pytest.raises(ConfigError, match=r"max_tokens=2 counts the 2 special tokens .*; raise max_tokens"):
+        fitted_text(tmp_path, max_tokens=2)
+    assert len(fitted_text(tmp_path, max_tokens=3).tokens({"text": TEXTS[0]}, ROOT)) == 3
+
+
+def test_registers_are_no_cells(tmp_path: Path) -> None:
+    """2 × 2 patches and five states of the whole picture are nine states, and not 3 × 3 cells."""
+    save_image_model(tmp_path, "dinov2_with_registers", 24, image_size=24, patch_size=12)
+    assert fitted_image(tmp_path).patch == 12
+
+
+def test_pixels_are_scaled_as_the_image_processor_does(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    save_image_model(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    pixels = (255 * picture(1).transpose(1, 2, 0)).astype(np.uint8)
+    plain = json.loads(file.read_text())
+    for change in ({}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False}, {"do_normalize": False}):
+        file.write_text(json.dumps({**plain, **change}))
+        theirs = AutoImageProcessor.from_pretrained(tmp_path)(pixels, return_tensors="pt")["pixel_values"][0]
+        values = fitted_image(tmp_path).tokens({"photo": pixels}, ROOT).values  # (16, 3, 8, 8)
+        ours = torch.from_numpy(values).unflatten(0, (4, 4)).permute(2, 0, 3, 1, 4).reshape(3, 32, 32)
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-4)
+    for change in ({"image_std": [0, 0, 0]}, {"image_mean": 0.5}):
+        file.write_text(json.dumps({**plain, **change}))
+        with pytest.raises(ConfigError, match="cannot be read"):
+            fitted_image(tmp_path)
+    file.write_text(json.dumps({**plain, "size": {"height": 32, "width": 48}}))
+    with pytest.raises(ConfigError, match=r"does not say one size of a square; pass size="):
+        fitted_image(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["head", "shards", "half"])
+def test_checkpoints_of_other_forms_give_the_same_weights(form: str, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(2)
+    whole = BertForSequenceClassification(BertConfig(**SIZES["bert"])).eval()
+    if form == "half":
+        whole.half()
+    whole.save_pretrained(tmp_path, max_shard_size="20KB" if form == "shards" else "1GB")
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (form == "shards")
+    config = read_config(str(tmp_path), "text")
+    model = make_backbone(config, "text").eval()
+    load_weights(model, str(tmp_path), config, "text")
+    ids = torch.arange(3, 10)[None]
+    torch.testing.assert_close(
+        model(input_ids=ids).last_hidden_state, whole.float().bert(input_ids=ids).last_hidden_state, rtol=0, atol=0
+    )
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_text_model(tmp_path)
+    modality = fitted_text(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    weights["encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"weight 'encoder.layer.1.output.dense.bias' is not finite"):
+        encoder_of(modality)
+
+
+def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_text_model(tmp_path / "bert")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert PretrainedTextModality("text", max_tokens=8, checkpoint="~/bert").fit([], ROOT).vocabulary
+
+
 def test_both_halves_of_a_clip_can_be_read(tmp_path: Path) -> None:
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
@@ -251,14 +351,25 @@ def test_a_fitted_modality_needs_no_checkpoint_any_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [
     {"model_type": "llama"}, {"auto_map": {"AutoModel": "evil.Model"}}, {"attn_implementation": "someone/kernel"},
     {"_attn_implementation_internal": "someone/kernel"}, {"fusion_config": {"patch_embeddings": True}}, {"hidden_size": "wide"},
+    {"num_attention_heads": 0}, {"num_attention_heads": 3}, {"pad_token_id": 10**6}, {"hidden_act": "os.system"},
 ])  # fmt: skip
-def test_a_configuration_that_says_more_than_its_family_knows_is_refused(
+def test_a_configuration_that_its_family_does_not_know_or_take_is_refused(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     save_model("bert", tmp_path)
     config = json.loads(read_config(str(tmp_path), "text"))
     with pytest.raises(CheckpointError, match="pretrained model"):
         make_backbone(json.dumps({**config, **change}), "text")
+
+
+def test_numbers_of_a_checkpoint_that_do_not_go_together_are_told_with_its_name(tmp_path: Path) -> None:
+    save_image_model(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_attention_heads": 0}))
+    with pytest.raises(
+        ConfigError, match=r"checkpoint '.*' *: a pretrained model: not the configuration of a vit: ZeroDivisionError"
+    ):
+        fitted_image(tmp_path)
 
 
 def test_what_a_checkpoint_says_of_code_is_not_taken_along(tmp_path: Path) -> None:
