@@ -59,7 +59,9 @@ def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> Gra
     the fusion strategy looks at no edges.
     """
     layouts = {name: modality.node_type for name, modality in modalities.items()}
-    relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts)
+    read = {n: getattr(m, "of", "") or n for n, m in modalities.items() if m.node_type.kind == "text"}
+    one_text = [(a, b) for a in read for b in read if a != b and read[a] == read[b]]
+    relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts, one_text)
     needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
     whole = GraphBuilder(layouts, relations, hubs=needed)
     return whole if _strategy(config).edges else GraphBuilder(layouts, [])

@@ -121,9 +121,9 @@ class Pipeline:
         samples = table.samples(self.schema, targets)
         done = progress.counter("reading rows", len(table)) if progress else lambda: None
         rows, report = prepare(samples, self.modalities, self.columns, table.root, on_error, done)
-        for column, spec in self.schema.inputs.items():
+        for name, spec in self.schema.inputs.items():
             if isinstance(spec, Media):
-                _warn_if_none_was_read(column, table, report)
+                _warn_if_none_was_read(name, self.schema.column_of(name), table, report)
         rows, cut = cap_rows(rows, self.builder, budget)
         report.incidents += cut
         return rows, report
@@ -160,10 +160,10 @@ class Pipeline:
         return pipeline
 
 
-def _warn_if_none_was_read(column: str, table: Table, report: Report) -> None:
+def _warn_if_none_was_read(name: str, column: str, table: Table, report: Report) -> None:
     """Many files that are all unreadable are not damaged: they are looked for in the wrong place."""
     cells = sum(cell is not None for cell in table.columns.get(column, ()))
-    failed = [i for i in report.incidents if i.column == column and i.action != "cut"]
+    failed = [i for i in report.incidents if i.column == name and i.action != "cut"]
     if len(failed) == cells > 1:
         warnings.warn(
             f"none of the {cells} cells of column {column!r} can be read ({failed[0].reason.rstrip('.')}); is media_root= right?",

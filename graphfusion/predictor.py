@@ -401,7 +401,9 @@ class FusionPredictor:
             self.report = Report()
             return [], 0, self.report
         rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget(self._answers_on_gpu))
-        self.report.absent = tuple(name for name in self.schema.inputs if name not in read.columns)
+        self.report.absent = tuple(
+            name for name in self.schema.inputs if self.schema.column_of(name) not in read.columns
+        )
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
@@ -455,7 +457,7 @@ def _of_the_validation_table() -> Iterator[None]:
 def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
     """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
     named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
-    return [name for name, spec in named.items() if _is_textual(spec)]
+    return [getattr(spec, "of", "") or name for name, spec in named.items() if _is_textual(spec)]
 
 
 def _check_names(config: RunConfig) -> None:

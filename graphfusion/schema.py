@@ -40,6 +40,8 @@ def _check_checkpoint(owner: PretrainedText | PretrainedImage) -> None:
         raise SchemaError(f"{name}.checkpoint: expected a folder or the name of a model on the hub, got {given!r}.")
     if isinstance(tune, bool) or not isinstance(tune, int | float) or not 0 <= tune < float("inf"):
         raise SchemaError(f"{name}.tune: expected a number from 0, got {tune!r}.")
+    if not isinstance(owner.of, str):
+        raise SchemaError(f"{name}.of: expected the name of a column, got {owner.of!r}.")
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,16 @@ class PretrainedText:
 
     `checkpoint`: a folder as Hugging Face's transformers writes it (config.json, model.safetensors, tokenizer.json), or the name
     of a model on its hub. `max_tokens` counts special tokens; no more than the model has places for (CLIP: 77). `tune`: the
-    model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are.
+    model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are. `of`: the column that is read, where it
+    is not the one of this name: so several models read one text, a node type each, and graph presets tie tokens that share
+    characters.
     """
 
     kind: ClassVar[str] = "pretrained_text"
     checkpoint: str = ""
     max_tokens: int = 128
     tune: float = 0.0
+    of: str = ""
 
     def __post_init__(self) -> None:
         _check_checkpoint(self)
@@ -170,14 +175,15 @@ class PretrainedImage:
     """A picture, read by a pretrained vision model (a transformer or a convolutional network). One node per state of its last
     layer that stands for a part of the picture.
 
-    `checkpoint`, `tune`: as for `PretrainedText` (config.json, model.safetensors, preprocessor_config.json). `size`: pixels of
-    each side that a picture is resized to; 0 for what the checkpoint says.
+    `checkpoint`, `tune`, `of`: as for `PretrainedText` (config.json, model.safetensors, preprocessor_config.json). `size`: pixels
+    of each side that a picture is resized to; 0 for what the checkpoint says.
     """
 
     kind: ClassVar[str] = "pretrained_image"
     checkpoint: str = ""
     size: int = 0
     tune: float = 0.0
+    of: str = ""
 
     def __post_init__(self) -> None:
         _check_checkpoint(self)
@@ -234,7 +240,8 @@ class Schema:
                 if not isinstance(spec, typing.get_args(allowed)):
                     expected = ", ".join(c.__name__ for c in typing.get_args(allowed))
                     raise SchemaError(f"schema {part}, column {name!r}: expected one of {expected}, got {spec!r}.")
-        both = sorted(set(self.inputs) & set(self.targets))
+        read = {*self.inputs, *map(self.column_of, self.inputs)}
+        both = sorted(read & set(self.targets))
         if both:
             raise SchemaError(f"column {both[0]!r} is an input and a target: remove it from one of them.")
         if TABLE in self.inputs and not isinstance(self.inputs[TABLE], Tabular):
@@ -246,8 +253,12 @@ class Schema:
         own = tuple(name for name, spec in self.inputs.items() if not isinstance(spec, Tabular))
         return own + ((TABLE,) if len(own) < len(self.inputs) else ())
 
+    def column_of(self, name: str) -> str:
+        """The column of the table that the input `name` reads."""
+        return getattr(self.inputs[name], "of", "") or name
+
     def columns_of(self, node_type: str) -> tuple[str, ...]:
-        """Columns that make the nodes of `node_type`."""
+        """Inputs that make the nodes of `node_type`."""
         if node_type == TABLE:
             return tuple(name for name, spec in self.inputs.items() if isinstance(spec, Tabular))
         return (node_type,)

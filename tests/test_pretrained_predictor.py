@@ -16,7 +16,7 @@ from graphfusion import FusionPredictor, PretrainedImage, PretrainedText
 from graphfusion.cli import main
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError
 from graphfusion.pipeline import Pipeline
-from tests.checkpoints import save_image_model, save_text_model
+from tests.checkpoints import save_byte_model, save_image_model, save_text_model
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
@@ -46,6 +46,7 @@ def table(count: int = 24) -> list[dict[str, Any]]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_text_model(folder / "bert")
+    save_byte_model(folder / "gpt2")
     save_image_model(folder / "resnet", "resnet", 64)
     save_image_model(folder / "vit")
     return folder
@@ -138,6 +139,66 @@ def test_without_a_checkpoint_a_column_is_refused() -> None:
         FusionPredictor("label", columns={"text": PretrainedText("nowhere/at-all")}, **SETTINGS).fit(
             table(), quiet=True
         )
+
+
+def overlaps(one: np.ndarray, two: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of half-open spans that have a character in common."""
+    return {
+        (i, j)
+        for i, a in enumerate(one)
+        for j, b in enumerate(two)
+        if set(range(*map(int, a))) & set(range(*map(int, b)))
+    }
+
+
+@pytest.mark.parametrize("fusion", ["graph", "concat"])
+def test_bert_gpt2_and_vit_are_fused_each_with_its_own_tokens_and_rate(
+    fusion: str, models: Path, tmp_path: Path
+) -> None:
+    """S0's fusion of models: two of them read one column, tied where their tokens share characters."""
+    rows = table()
+    told = {
+        "text": PretrainedText(str(models / "bert"), max_tokens=16),
+        "as bytes": PretrainedText(str(models / "gpt2"), max_tokens=40, tune=0.1, of="text"),
+        "photo": PretrainedImage(str(models / "vit"), tune=0.05),
+    }
+    p = FusionPredictor("label", columns=told, fusion=fusion, **{**SETTINGS, "epochs": 1})
+    before = {n: w.clone() for n, w in p.build(rows).model.state_dict().items()}
+    p.fit(rows, valid=None, save_path=tmp_path / "run", quiet=True)
+    after = p.pipeline.model.state_dict()
+    for i, moves in enumerate((False, True, True)):
+        own = [n for n in after if n.startswith(f"encoders.parts.{i}.model.") and "weight" in n]
+        assert own
+        assert any(not torch.equal(before[n], after[n]) for n in own) == moves, list(told)[i]
+    again = FusionPredictor.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict_proba(rows), p.predict_proba(rows))
+    np.testing.assert_allclose(p.predict_proba([{"photo": rows[3]["photo"]}])[0], p.predict_proba(rows)[3], atol=1e-5)
+    if fusion == "graph":
+        batch = p.graph(rows[:1])
+        spans = [batch.nodes[name].span.numpy() for name in ("text", "as bytes")]
+        found = set(map(tuple, batch.edge_index(("text", "same_span", "as bytes")).T.tolist()))
+        assert found == overlaps(*spans)
+        assert len(found) == 20  # letters of the words; blanks lie in no token of the first
+        assert ("as bytes", "same_span", "text") in p.pipeline.builder.edge_types
+
+
+def test_a_column_that_a_model_reads_by_another_name(models: Path) -> None:
+    rows, bert = table(), str(models / "bert")
+    settings = {**SETTINGS, "epochs": 1}
+    p = FusionPredictor(
+        "label", columns={"text": None, "photo": None, "words": PretrainedText(bert, 16, of="text")}, **settings
+    )
+    p.fit(rows, quiet=True)
+    assert list(p.pipeline.modalities) == ["words"]
+    plain = FusionPredictor("label", columns={"photo": None, "text": PretrainedText(bert, 16)}, **settings).fit(
+        rows, quiet=True
+    )
+    np.testing.assert_allclose(p.predict_proba(rows), plain.predict_proba(rows), atol=1e-6)
+    assert p.report.absent == ()
+    with pytest.raises(SchemaError, match=r"lacks a column: unknown column 'txt'.*Did you mean 'text'"):
+        FusionPredictor("label", columns={"words": PretrainedText(bert, of="txt")}, **settings).fit(rows, quiet=True)
+    with pytest.raises(SchemaError, match="column 'label' is an input and a target"):
+        FusionPredictor("label", columns={"words": PretrainedText(bert, of="label")}, **settings).fit(rows, quiet=True)
 
 
 @pytest.fixture(scope="module")

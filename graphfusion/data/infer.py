@@ -52,7 +52,7 @@ def infer_schema(
         SchemaError: a target or a column of `columns` is not in the table, or a column is of no known kind.
     """
     given = dict(columns or {})
-    for name in (*targets, *given):
+    for name in (*targets, *(getattr(spec, "of", "") or name for name, spec in given.items())):
         if name not in table.columns:
             raise SchemaError(f"the table lacks a column: {unknown_name('column', name, table.columns)}")
     found = Schema(targets={name: _target(name, table.column(name)) for name in targets if name not in given})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from graphfusion.errors import GraphError, unknown_name
 from graphfusion.graph_builder.builder import HUB
@@ -11,6 +11,7 @@ from graphfusion.graph_builder.relations import (
     Full,
     GridNeighbourhood,
     Relation,
+    SameSpan,
     SequenceWindow,
     Shuffled,
     TopKSimilarity,
@@ -99,8 +100,11 @@ GRAPHS: dict[str, Callable[[Layouts], list[Relation]]] = {
 }
 
 
-def graph_preset(name: str, node_types: Layouts) -> list[Relation]:
-    """The relations of the preset `name`; GraphError if there is none of that name."""
+def graph_preset(name: str, node_types: Layouts, one_text: Sequence[tuple[str, str]] = ()) -> list[Relation]:
+    """The relations of the preset `name`, and in all but `none` those of tokens that share characters, between the pairs of node
+    types `one_text` that tokenize the same text; GraphError if there is none of that name.
+    """
     if name not in GRAPHS:
         raise GraphError(unknown_name("graph preset", name, GRAPHS))
-    return GRAPHS[name](node_types)
+    ties: list[Relation] = [SameSpan(a, b) for a, b in one_text] if name != "none" else []
+    return [*GRAPHS[name](node_types), *(_shuffled(ties) if name.endswith("_shuffled") else ties)]

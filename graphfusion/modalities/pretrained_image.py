@@ -20,6 +20,7 @@ class PretrainedImageModality(ImageModality):
 
     checkpoint: str = ""
     tune: float = 0.0
+    of: str = ""
     config: str = ""
     """Of the model (`backbone.read_config`); empty before `fit`."""
     library: str = ""

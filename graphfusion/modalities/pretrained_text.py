@@ -23,6 +23,7 @@ class PretrainedTextModality(SubwordText):
 
     checkpoint: str = ""
     tune: float = 0.0
+    of: str = ""
     config: str = ""
     """Of the model (`backbone.read_config`); empty before `fit`."""
     library: str = ""

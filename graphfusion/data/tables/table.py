@@ -87,12 +87,13 @@ class Table:
         Raises:
             SchemaError: `targets` is set and a target column is absent, or no input column is there at all.
         """
-        present = [name for name in schema.inputs if name in self.columns]
+        read = {name: schema.column_of(name) for name in schema.inputs}
+        present = [name for name, column in read.items() if column in self.columns]
         if not present:
             lower = {name.lower() for name in self.columns}
-            case = " Upper and lower case are told apart." if any(n.lower() in lower for n in schema.inputs) else ""
+            case = " Upper and lower case are told apart." if any(n.lower() in lower for n in read.values()) else ""
             raise SchemaError(
-                f"the table has none of the input columns: expected {', '.join(schema.inputs)}; "
+                f"the table has none of the input columns: expected {', '.join(dict.fromkeys(read.values()))}; "
                 f"got {', '.join(self.columns) or 'no columns'}.{case}"
             )
         self._warn_of_near_misses(schema)
@@ -103,15 +104,16 @@ class Table:
                 )
         wanted = {name: self.column(name) for name in schema.targets} if targets else {}
         for i in range(len(self)):
-            values = {name: self.columns[name][i] if name in present else None for name in schema.inputs}
+            values = {name: self.columns[column][i] if name in present else None for name, column in read.items()}
             number = self.numbers[i] if self.numbers else i
             yield Sample(number, values, {name: cells[i] for name, cells in wanted.items()})
 
     def _warn_of_near_misses(self, schema: Schema) -> None:
         """A column that is missing under its own name but there under a similar one is probably mistyped."""
-        spare = [name for name in self.columns if name not in schema.inputs and name not in schema.targets]
+        read = [schema.column_of(name) for name in schema.inputs]
+        spare = [name for name in self.columns if name not in read and name not in schema.targets]
         folded = {name.lower().strip(): name for name in spare}
-        for name in schema.inputs:
+        for name in dict.fromkeys(read):
             near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.8) if name not in self.columns else []
             if near:
                 warnings.warn(f"column {name!r} is missing in every row; is {folded[near[0]]!r} meant?", stacklevel=3)
