@@ -26,6 +26,7 @@ lint: $(READY)  ## style, types, and imports that go down only
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# --at-least: a point below what the demo comes to on a CPU
 RESULTS ?= $(or $(OUT),benchmarks/results)
 gpu: export PYTHONPATH := .
 gpu: export PYTHONUNBUFFERED := 1

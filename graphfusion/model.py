@@ -14,6 +14,7 @@ from graphfusion.fusion import FUSIONS, FusedGraph, FusionStrategy, options_of
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
 from graphfusion.modalities import Modality
 from graphfusion.nn import TypedModules
+from graphfusion.schema import column_of
 
 
 class FusionModel(nn.Module):
@@ -59,7 +60,7 @@ def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> Gra
     the fusion strategy looks at no edges.
     """
     layouts = {name: modality.node_type for name, modality in modalities.items()}
-    read = {n: getattr(m, "of", "") or n for n, m in modalities.items() if m.node_type.kind == "text"}
+    read = {n: column_of(n, m) for n, m in modalities.items() if m.node_type.kind == "text"}
     one_text = [(a, b) for a in read for b in read if a != b and read[a] == read[b]]
     relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts, one_text)
     needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)

@@ -197,11 +197,9 @@ def _check_dtypes(model: FusionModel, weights: Mapping[str, Tensor]) -> None:
 def _other_library(modalities: Mapping[str, Modality]) -> str:
     """Words for an error where pretrained models were read by another version of their library than is here."""
     used = {m.library for m in modalities.values() if isinstance(m, PretrainedTextModality | PretrainedImageModality)}
-    return (
-        f" (fitted with {', '.join(sorted(used))}, here is {library()}: install that version)"
-        if used - {library()}
-        else ""
-    )
+    if not used or used == {library()}:
+        return ""
+    return f" (fitted with {', '.join(sorted(used))}, here is {library()}: install that version)"
 
 
 def _load_weights(model: FusionModel, weights: Mapping[str, Tensor], hint: str) -> None:

@@ -27,7 +27,7 @@ from graphfusion.modalities import TokenizedSample
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
 from graphfusion.pipeline import Pipeline, document_of, own_randomness
-from graphfusion.schema import TABLE, Class, Input, Media, MultiLabel, Schema, Tabular, Target, Words
+from graphfusion.schema import TABLE, Class, Input, Media, MultiLabel, Schema, Tabular, Target, Words, column_of
 from graphfusion.tasks import Prediction
 from graphfusion.training import (
     DEVICES,
@@ -255,7 +255,7 @@ class FusionPredictor:
         model with fresh weights. The predictor stays as it is.
 
         Raises:
-            TableError, SchemaError, CellError: as in `fit`.
+            TableError, SchemaError, CellError, ConfigError: as in `fit`.
         """
         read = read_table(table, media_root, _text_columns(self.columns))
         with own_randomness(self.config.seed, "fit"):
@@ -368,7 +368,8 @@ class FusionPredictor:
         return predictor
 
     def to(self, device: str) -> FusionPredictor:
-        """Answer, and fit, on `cpu`, `cuda`, or `auto`: a GPU where there is one. This predictor.
+        """Answer, and fit, on `cpu`, `cuda`, or `auto`: a GPU where there is one. This predictor; `save` keeps the setting, `load`
+        puts weights on the CPU all the same.
 
         Raises:
             ConfigError: there is no GPU, or the device is none of these.
@@ -401,9 +402,8 @@ class FusionPredictor:
             self.report = Report()
             return [], 0, self.report
         rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget(self._answers_on_gpu))
-        self.report.absent = tuple(
-            name for name in self.schema.inputs if self.schema.column_of(name) not in read.columns
-        )
+        wanted = dict.fromkeys(map(self.schema.column_of, self.schema.inputs))
+        self.report.absent = tuple(name for name in wanted if name not in read.columns)
         if self.report.incidents:
             warnings.warn(str(self.report), stacklevel=4)
         return [r.without(frozenset(without)) for r in rows], len(read), self.report
@@ -457,7 +457,7 @@ def _of_the_validation_table() -> Iterator[None]:
 def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
     """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
     named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
-    return [getattr(spec, "of", "") or name for name, spec in named.items() if _is_textual(spec)]
+    return [column_of(name, spec) for name, spec in named.items() if _is_textual(spec)]
 
 
 def _check_names(config: RunConfig) -> None:

@@ -156,7 +156,7 @@ class PretrainedText:
     of a model on its hub. `max_tokens` counts special tokens; no more than the model has places for (CLIP: 77). `tune`: the
     model's weights learn at `tune` times `lr` (0.02 is usual); 0 leaves them as they are. `of`: the column that is read, where it
     is not the one of this name: so several models read one text, a node type each, and graph presets tie tokens that share
-    characters.
+    characters. That column is an input of its own, too, unless `columns` says None of it.
     """
 
     kind: ClassVar[str] = "pretrained_text"
@@ -223,6 +223,11 @@ INPUTS: dict[str, type[Input]] = {c.kind: c for c in typing.get_args(Input)}
 TARGETS: dict[str, type[Target]] = {c.kind: c for c in (Class, MultiLabel, Number)}
 
 
+def column_of(name: str, spec: object) -> str:
+    """The column of a table that what is declared as `name` reads: that of its name, or the one of its `of`."""
+    return getattr(spec, "of", "") or name
+
+
 @dataclass(frozen=True)
 class Schema:
     """Inputs and targets of a table by column name; columns that are named in neither are not read.
@@ -255,7 +260,7 @@ class Schema:
 
     def column_of(self, name: str) -> str:
         """The column of the table that the input `name` reads."""
-        return getattr(self.inputs[name], "of", "") or name
+        return column_of(name, self.inputs[name])
 
     def columns_of(self, node_type: str) -> tuple[str, ...]:
         """Inputs that make the nodes of `node_type`."""

@@ -1,4 +1,4 @@
-"""Rows 13 to 15 of the systems on pretrained models: a fit, what is saved, and the fusion's formula on their states."""
+"""Fits on pretrained models: what is saved, how each is tuned, and the fusion's formula on their states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphfusion import FusionPredictor, PretrainedImage, PretrainedText
+from graphfusion import FusionPredictor, PretrainedImage, PretrainedText, pipeline
 from graphfusion.cli import main
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError
 from graphfusion.pipeline import Pipeline
@@ -84,8 +84,8 @@ def test_a_resumed_fit_reads_no_checkpoint_and_ends_at_the_same_bits(models: Pat
     shutil.copytree(tmp_path / "whole", tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "predictor")
     newest = sorted((tmp_path / "half" / "checkpoints").iterdir())
-    if len(newest) > 1:
-        shutil.rmtree(newest[-1])
+    assert len(newest) == 2
+    shutil.rmtree(newest[-1])
     shutil.rmtree(there)
     half = FusionPredictor("label", **told).fit(rows, save_path=tmp_path / "half", resume="auto", quiet=True)
     for (name, a), (_, b) in zip(
@@ -161,12 +161,13 @@ def test_bert_gpt2_and_vit_are_fused_each_with_its_own_tokens_and_rate(
         "text": PretrainedText(str(models / "bert"), max_tokens=16),
         "as bytes": PretrainedText(str(models / "gpt2"), max_tokens=40, tune=0.1, of="text"),
         "photo": PretrainedImage(str(models / "vit"), tune=0.05),
+        "photo by another": PretrainedImage(str(models / "resnet"), of="photo"),
     }
     p = FusionPredictor("label", columns=told, fusion=fusion, **{**SETTINGS, "epochs": 1})
     before = {n: w.clone() for n, w in p.build(rows).model.state_dict().items()}
     p.fit(rows, valid=None, save_path=tmp_path / "run", quiet=True)
     after = p.pipeline.model.state_dict()
-    for i, moves in enumerate((False, True, True)):
+    for i, moves in enumerate((False, True, True, False)):
         own = [n for n in after if n.startswith(f"encoders.parts.{i}.model.") and "weight" in n]
         assert own
         assert any(not torch.equal(before[n], after[n]) for n in own) == moves, list(told)[i]
@@ -194,9 +195,14 @@ def test_a_column_that_a_model_reads_by_another_name(models: Path) -> None:
         rows, quiet=True
     )
     np.testing.assert_allclose(p.predict_proba(rows), plain.predict_proba(rows), atol=1e-6)
+    p.predict([{"photo": rows[0]["photo"], "text": "a cat"}])
     assert p.report.absent == ()
     with pytest.raises(SchemaError, match=r"lacks a column: unknown column 'txt'.*Did you mean 'text'"):
         FusionPredictor("label", columns={"words": PretrainedText(bert, of="txt")}, **settings).fit(rows, quiet=True)
+    with pytest.raises(
+        SchemaError, match="'photo' reads 'text', but the table has a column 'photo'; choose another name"
+    ):
+        FusionPredictor("label", columns={"photo": PretrainedText(bert, of="text")}, **settings).fit(rows, quiet=True)
     with pytest.raises(SchemaError, match="column 'label' is an input and a target"):
         FusionPredictor("label", columns={"words": PretrainedText(bert, of="label")}, **settings).fit(rows, quiet=True)
 
@@ -262,5 +268,15 @@ def test_the_command_line_fits_and_predicts(models: Path, tmp_path: Path, capsys
     assert "are frozen" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "out"), str(tmp_path / "rows.csv")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 21
+    if not torch.cuda.is_available():
+        assert main(["predict", str(tmp_path / "out"), str(tmp_path / "rows.csv"), "--device", "cuda"]) == 2
+        assert "torch sees no GPU here" in capsys.readouterr().err
     assert main([*run[:-1], str(tmp_path / "other"), "--set", f"columns.text.checkpoint={models / 'vit'}"]) == 2
     assert "unknown text model 'vit'" in capsys.readouterr().err
+
+
+def test_a_predictor_without_pretrained_models_does_not_ask_for_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "library", lambda: pytest.fail("transformers was imported"))
+    rows = [{"x": i / 10, "label": str(i % 2)} for i in range(10)]
+    p = FusionPredictor("label", **{**SETTINGS, "epochs": 1}).fit(rows, valid=None, quiet=True)
+    pipeline.Pipeline.from_files(p.pipeline.to_files(p.targets, p.config), p.config)

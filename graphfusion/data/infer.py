@@ -31,6 +31,7 @@ from graphfusion.schema import (
     Target,
     Text,
     Video,
+    column_of,
 )
 
 LOOK = 1000
@@ -52,9 +53,14 @@ def infer_schema(
         SchemaError: a target or a column of `columns` is not in the table, or a column is of no known kind.
     """
     given = dict(columns or {})
-    for name in (*targets, *(getattr(spec, "of", "") or name for name, spec in given.items())):
+    for name in (*targets, *(column_of(name, spec) for name, spec in given.items())):
         if name not in table.columns:
             raise SchemaError(f"the table lacks a column: {unknown_name('column', name, table.columns)}")
+    for name, spec in given.items():
+        if name in table.columns and column_of(name, spec) != name:
+            raise SchemaError(
+                f"columns: {name!r} reads {column_of(name, spec)!r}, but the table has a column {name!r}; choose another name."
+            )
     found = Schema(targets={name: _target(name, table.column(name)) for name in targets if name not in given})
     inputs: dict[str, Input] = {}
     for name, cells in table.columns.items():

@@ -76,13 +76,11 @@ def make_backbone(config: str, kind: str) -> nn.Module:
     """
     from transformers import AutoModel
 
-    options, auto = _config_of(config, kind), AutoModel
+    options = _config_of(config, kind)
     try:
         with _quiet():
-            model: nn.Module = auto.from_config(options, trust_remote_code=False)  # type: ignore[no-untyped-call]
-    except (
-        Exception
-    ) as error:  # what a family raises for numbers that do not go together: ZeroDivisionError, AssertionError …
+            model: nn.Module = AutoModel.from_config(options, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    except Exception as error:  # where numbers do not go together, families raise what they like
         said = f"{type(error).__name__}, {_first_line(error)}"
         raise CheckpointError(f"a pretrained model: not the configuration of a {options.model_type}: {said}") from error
     pooler = getattr(model, "pooler", None)
@@ -153,6 +151,8 @@ def load_weights(model: nn.Module, checkpoint: str, config: str, kind: str) -> N
     from transformers import AutoModel
 
     with _named(checkpoint) as where, _quiet():
+        if (Path(where) / "adapter_config.json").exists():  # its weights may be pickled, its base model elsewhere
+            raise ValueError("it is an adapter; merge it into its model first.")
         found, told = AutoModel.from_pretrained(
             where,
             config=_config_of(config, kind),
@@ -161,14 +161,14 @@ def load_weights(model: nn.Module, checkpoint: str, config: str, kind: str) -> N
             trust_remote_code=False,
             output_loading_info=True,
         )
-    needed = model.state_dict()
-    lacking = sorted(set(told["missing_keys"]) & set(needed))
+    needed, there = model.state_dict(), found.state_dict()
+    lacking = sorted(name for name in needed if name in told["missing_keys"] or name not in there)
     if lacking:
         raise ConfigError(
             f"checkpoint {checkpoint!r}: {len(lacking)} of {len(needed)} weights are missing, the first is {lacking[0]}; "
             "is it a checkpoint of this model?"
         )
-    weights = {name: tensor for name, tensor in found.state_dict().items() if name in needed}
+    weights = {name: tensor for name, tensor in there.items() if name in needed}
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ConfigError(f"checkpoint {checkpoint!r}: weight {name!r} is not finite.")
@@ -209,7 +209,8 @@ def read_scales(checkpoint: str) -> dict[str, Any]:
 
     with _named(checkpoint) as where, _quiet():
         found = AutoImageProcessor.from_pretrained(where, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        size = dict(getattr(found, "crop_size", None) or found.size or {})
+        cut = getattr(found, "do_center_crop", False) and getattr(found, "crop_size", None)
+        size = dict(cut or found.size or {})
         sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name)}
         white = 255 * float(found.rescale_factor) if getattr(found, "do_rescale", True) else 255.0
         scaled = getattr(found, "do_normalize", True)
