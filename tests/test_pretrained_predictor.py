@@ -135,10 +135,8 @@ def test_without_a_checkpoint_a_column_is_refused() -> None:
         PretrainedText()
     with pytest.raises(SchemaError, match=r"PretrainedImage.tune: expected a number from 0, got -1"):
         PretrainedImage("a", tune=-1)
-    with pytest.raises(ConfigError, match="checkpoint 'nowhere/at-all' cannot be read"):
-        FusionPredictor("label", columns={"text": PretrainedText("nowhere/at-all")}, **SETTINGS).fit(
-            table(), quiet=True
-        )
+    with pytest.raises(ConfigError, match=r"checkpoint './nowhere' cannot be read: there is no such folder\."):
+        FusionPredictor("label", columns={"text": PretrainedText("./nowhere")}, **SETTINGS).fit(table(), quiet=True)
 
 
 def overlaps(one: np.ndarray, two: np.ndarray) -> set[tuple[int, int]]:

@@ -38,7 +38,7 @@ def fitted_image(folder: Path, **options: Any) -> PretrainedImageModality:
 
 
 def encoder_of(modality: Any, dim: int = 12) -> PretrainedEncoder:
-    """With the checkpoint's weights, and states that come out as they are but for a norm."""
+    """With the checkpoint's weights, without dropout."""
     encoder = make_encoder(modality, dim, {})
     assert isinstance(encoder, PretrainedEncoder)
     encoder.start_from(modality.checkpoint)
