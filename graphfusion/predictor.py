@@ -47,6 +47,7 @@ from graphfusion.training import (
     score_logits,
     start_fit,
     weigh_rows,
+    weigh_tokens,
 )
 from graphfusion.training.checkpoint import MANIFEST, as_checkpoint_error, read_folder, recover, write_folder
 from graphfusion.training.fit import measured_budget
@@ -314,10 +315,7 @@ class FusionPredictor:
         Raises:
             ConfigError: the fusion strategy does not weigh modalities.
         """
-        fusion = self.config.model.fusion
-        if not self.pipeline.model.fusion.weighs:
-            those = ", ".join(sorted(name for name, kind in FUSIONS.items() if kind.weighs))
-            raise ConfigError(f"fusion={fusion!r} does not weigh modalities; these do: {those}.")
+        self._check_weighs("modalities", "weighs")
         rows, count, _ = self._rows(table, targets=False, **options)
         out = {
             n: {m: np.full(count, np.nan, np.float32) for m in self.pipeline.modalities} for n in self.pipeline.tasks
@@ -326,6 +324,21 @@ class FusionPredictor:
             for modality, share in shares.items():
                 out[name][modality][[r.id for r in rows]] = share.numpy()
         return self._single(out)
+
+    def token_weights(self, table: Any, **options: Any) -> dict[str, list[NDArray[np.float32] | None]]:
+        """What share each token has in what is read from its modality: modality → for each row (tokens,), in the order of the
+        nodes of `graph`; no numbers where the modality is missing, None for a row left out. Options: see `predict`.
+
+        Raises:
+            ConfigError: the fusion strategy does not weigh tokens.
+        """
+        self._check_weighs("tokens", "weighs_tokens")
+        rows, count, _ = self._rows(table, targets=False, **options)
+        out: dict[str, list[NDArray[np.float32] | None]] = {m: [None] * count for m in self.pipeline.modalities}
+        for modality, shares in weigh_tokens(self.pipeline.model, self._batches(rows)).items() if rows else ():
+            for row, share in zip(rows, shares, strict=True):
+                out[modality][row.id] = share.numpy()
+        return out
 
     def graph(self, table: Any, **options: Any) -> GraphBatch:
         """The rows as one `GraphBatch`, on the CPU. Options: see `predict`."""
@@ -419,6 +432,11 @@ class FusionPredictor:
         logits = predict_logits(self.pipeline.model, self._batches(rows))
         ids = [r.id for r in rows]
         return {n: _aligned(task.predict(logits[n]), ids, count, task) for n, task in self.pipeline.tasks.items()}
+
+    def _check_weighs(self, what: str, flag: str) -> None:
+        if not getattr(self.pipeline.model.fusion, flag):
+            those = ", ".join(sorted(name for name, kind in FUSIONS.items() if getattr(kind, flag)))
+            raise ConfigError(f"fusion={self.config.model.fusion!r} does not weigh {what}; these do: {those}.")
 
     def _single(self, found: Mapping[str, Any]) -> Any:
         return found[self.targets[0]] if len(self.targets) == 1 else dict(found)

@@ -511,6 +511,40 @@ def test_modality_weights_line_up_with_the_rows(fusion: str) -> None:
         other.modality_weights(rows)
 
 
+@pytest.mark.filterwarnings("ignore:12 rows seen")
+def test_token_weights_line_up_with_the_nodes_of_each_row() -> None:
+    rows = make_rows(12)
+    rows[2] = {**rows[2], "sound": None}
+    rows[3] = {**rows[3], "age": "much"}
+    rows[5] = {**rows[5], "caption": "a much longer caption than any other has"}
+    settings = {**FAST, "batch_size": 5}  # answers of several batches
+    p = gf.FusionPredictor("label", fusion="co_attention", columns=COLUMNS, **settings).fit(
+        rows[6:], valid=None, quiet=True
+    )
+    weights = p.token_weights(rows, on_error="skip", without="photo")
+    graph = p.graph(rows, on_error="skip", without="photo")
+    assert tuple(weights) == SCHEMA.node_types
+    kept = [i for i in range(12) if i != 3]
+    for modality, found in weights.items():
+        assert found[3] is None
+        counts = graph.nodes[modality].ptr.diff().tolist()
+        assert [len(found[i]) for i in kept] == counts
+        for i, count in zip(kept, counts, strict=True):
+            assert found[i].sum() == pytest.approx(1.0 if count else 0.0, abs=1e-5)
+    assert not len(weights["sound"][2])
+    alone = p.token_weights(rows[5:6], without="photo")
+    np.testing.assert_allclose(alone["caption"][0], weights["caption"][5], atol=1e-5)
+    assert len(weights["caption"][5]) > len(weights["caption"][4])
+    p.pipeline.model.fusion.score["caption"].weight.data.zero_()  # equal scores: equal shares
+    caption = p.token_weights(rows[5:6])["caption"][0]
+    np.testing.assert_allclose(caption, np.full(len(caption), 1 / len(caption)), atol=1e-6)
+    other = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows[6:], valid=None, quiet=True)
+    with pytest.raises(
+        ConfigError, match="fusion='graph' does not weigh tokens; these do: alternating_co_attention, co_attention"
+    ):
+        other.token_weights(rows)
+
+
 @pytest.mark.parametrize(
     ("graph", "fusion"), [*((g, "graph") for g in sorted(GRAPHS)), *(("hub", f) for f in sorted(FUSIONS))]
 )

@@ -24,6 +24,8 @@ class CoAttentionFusion(FusionStrategy):
     Absent modality: no part in the others' H; its vector is a learned one.
     """
 
+    weighs_tokens = True
+
     def __init__(
         self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
     ) -> None:
@@ -62,6 +64,8 @@ class AlternatingCoAttentionFusion(FusionStrategy):
     `feedforward` wide (0: dim). Absent modality: guidance passes it by, so that one that is there alone is guided by its own first
     reading; its vector is a learned one.
     """
+
+    weighs_tokens = True
 
     def __init__(
         self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any

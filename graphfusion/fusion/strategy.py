@@ -36,6 +36,8 @@ class FusionStrategy(nn.Module):
     """Whether edges are looked at; where not, neither they nor hub nodes are built."""
     weighs = False
     """Whether `FusedGraph.weights` has the weights of modalities."""
+    weighs_tokens = False
+    """Whether `FusedGraph.token_weights` has the weights of tokens."""
     not_options: tuple[str, ...] = ()
     """Options of the class that it is made from which it sets itself."""
     vote = ""

@@ -4,7 +4,7 @@ from graphfusion.training.fit import DEVICES, PRECISIONS, Fit, FitState, check_d
 from graphfusion.training.loop import Surroundings, run_fit
 from graphfusion.training.optimizer import OPTIMIZERS
 from graphfusion.training.rows import Batches, Collate, Noise
-from graphfusion.training.scoring import embed_rows, fit_votes, predict_logits, score_logits, weigh_rows
+from graphfusion.training.scoring import embed_rows, fit_votes, predict_logits, score_logits, weigh_rows, weigh_tokens
 
 __all__ = [
     "DEVICES",
@@ -25,4 +25,5 @@ __all__ = [
     "score_logits",
     "start_fit",
     "weigh_rows",
+    "weigh_tokens",
 ]

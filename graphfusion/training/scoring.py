@@ -66,6 +66,24 @@ def weigh_rows(model: FusionModel, rows: Batches) -> dict[str, dict[str, Tensor]
     return found
 
 
+def weigh_tokens(model: FusionModel, rows: Batches) -> dict[str, list[Tensor]]:
+    """Modality → for each row in order the share of each of its tokens in what is read from them (tokens,), on the CPU.
+
+    Raises:
+        TrainingError: memory does not do for a row.
+    """
+    device = next(model.parameters()).device
+
+    def shares_of(batch: GraphBatch) -> dict[str, list[Tensor]]:
+        found = model(batch.to(device)).token_weights
+        return {m: list(w.float().cpu().split(batch.nodes[m].ptr.diff().tolist())) for m, w in found.items()}
+
+    model.eval()
+    with torch.no_grad():
+        parts = list(rows.in_order(shares_of))
+    return {m: [row for part in parts for row in part[m]] for m in parts[0]}
+
+
 def _check_finite(logits: Tensor, batch: GraphBatch, name: str) -> None:
     broken = ~torch.isfinite(logits.flatten(1) if logits.dim() > 1 else logits[:, None]).all(dim=1)
     if bool(broken.any()):

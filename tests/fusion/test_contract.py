@@ -148,6 +148,7 @@ def test_shapes_and_shares(fusion: str, make_test_model: Make, samples: list[Tok
     assert all(r.shape == (len(SUBSETS), 16) for r in found.readouts.values())
     assert bool(torch.isfinite(found.unified).all())
     assert bool(found.weights) == FUSIONS[fusion].weighs
+    assert bool(found.token_weights) == FUSIONS[fusion].weighs_tokens
     if found.token_weights:
         assert set(found.token_weights) == set(TYPES)
         for name, each in found.token_weights.items():
