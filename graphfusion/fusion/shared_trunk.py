@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from graphfusion.nn import TransformerLayer, TypedModules, self_plan
 class SharedTrunkFusion(TokenFusion):
     """`layers` Transformer layers whose weights all modalities share (Akbari et al. 2021, VATT, modality-agnostic), run
     over the tokens of each modality by itself: H_m = T(X_m); then a layer of its own for each modality, a readout, and two layers
-    on all readouts. `feedforward`: hidden width of the trunk's layers; 0 for 4 · dim.
+    on all readouts. `feedforward`: hidden width of the trunk's layers; 0 for 4 · dim. `shared=False` gives each modality a trunk
+    of its own, to see what sharing saves and costs.
 
     Absent modality: no tokens; its readout is a learned vector.
     """
@@ -30,10 +31,16 @@ class SharedTrunkFusion(TokenFusion):
         heads: int = 4,
         dropout: float = 0.0,
         feedforward: int = 0,
+        shared: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(builder, dim, **settings)
-        self.trunk = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+
+        def trunk() -> nn.ModuleList:
+            return nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+
+        self.shared = shared
+        self.trunk: Any = trunk() if shared else TypedModules({name: trunk() for name in self.types})
         self.own = TypedModules({name: two_layers(dim, dim, dropout) for name in self.types})
         self.norms = TypedModules({name: nn.LayerNorm(dim) for name in self.types})
         self.add_unifier(dim, heads, **settings)
@@ -41,13 +48,21 @@ class SharedTrunkFusion(TokenFusion):
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:
         """features[type] (N, D) → `FusedGraph`."""
         features = in_order(features, self.types)
-        x = torch.cat(list(features.values()))
-        plan = self_plan(len(x), _one_after_the_other([batch.nodes[name].ptr for name in self.types]))
-        for layer in self.trunk:
-            x = layer(x, plan)
-        parts = x.split([len(h) for h in features.values()])  # type: ignore[no-untyped-call]
+        ptrs = [batch.nodes[name].ptr for name in self.types]
+        if self.shared:
+            read = _through(self.trunk, torch.cat(list(features.values())), ptrs)
+            parts = read.split([len(h) for h in features.values()])  # type: ignore[no-untyped-call]
+        else:
+            parts = [_through(self.trunk[n], x, [ptr]) for (n, x), ptr in zip(features.items(), ptrs, strict=True)]
         states = {n: self.norms[n](h + self.own[n](h)) for n, h in zip(self.types, parts, strict=True)}
         return self.unify(states, batch)
+
+
+def _through(trunk: Iterable[nn.Module], x: Tensor, ptrs: list[Tensor]) -> Tensor:
+    plan = self_plan(len(x), _one_after_the_other(ptrs))
+    for layer in trunk:
+        x = layer(x, plan)
+    return x
 
 
 def _one_after_the_other(ptrs: list[Tensor]) -> Tensor:

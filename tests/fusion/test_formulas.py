@@ -435,6 +435,29 @@ def test_shared_trunk() -> None:
     assert counts[1] - counts[0] == counts[2] - counts[1] == each + 8 * DIM * DIM  # and what the unifier reads of it
 
 
+def test_trunks_of_their_own() -> None:
+    names = ("text", "image", "sound")
+    apart, shared = (made(SharedTrunkFusion, heads=2, shared=flag) for flag in (False, True))
+
+    def expected(tokens: dict[str, Tensor]) -> Tensor:
+        states = {}
+        for n, x in tokens.items():
+            for layer in apart.trunk[n]:
+                x = layer_by_hand(layer, x, 2.0)
+            states[n] = apart.norms[n](x + apart.own[n](x))
+        return apart.join(torch.cat([vector(apart, states, n) for n in names]))  # type: ignore[no-any-return]
+
+    check(apart, expected)
+    trunk, more, fewer = (sum(p.numel() for p in m.parameters()) for m in (shared.trunk, apart, shared))
+    assert more - fewer == 2 * trunk
+    for own in apart.trunk.parts:
+        own.load_state_dict(shared.trunk.state_dict())
+    rest = {n: w for n, w in shared.state_dict().items() if not n.startswith("trunk.")}
+    apart.load_state_dict(rest, strict=False)
+    batch, features = batch_of({"text": [2, 0], "image": [0, 3], "sound": [1, 4]})
+    torch.testing.assert_close(apart(batch, features).unified, shared(batch, features).unified, rtol=0, atol=1e-5)
+
+
 def test_shared_trunk_learns_from_every_modality() -> None:
     fusion = made(SharedTrunkFusion)
     batch, features = batch_of({"text": [2, 0], "image": [0, 3], "sound": [0, 0]})
