@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,8 @@ def load_recipe(name: str) -> ModuleType:
 
 
 def make_tables(name: str, source: Path | None, folder: Path, options: Sequence[str] = ()) -> Path:
-    """The folder with the tables that the recipe's `FIT` is for, at or below `folder`; converted where one is missing.
+    """The folder with the tables that the recipe's `FIT` is for, at or below `folder`; converted where one is missing. Tables that
+    are there are taken as they are, which is said where a source is given.
 
     Raises:
         SystemExit: the recipe failed; it has said why.
@@ -29,4 +31,8 @@ def make_tables(name: str, source: Path | None, folder: Path, options: Sequence[
         status = recipe.main(["--out", str(folder), *given, *options])
         if status:
             raise SystemExit(status)
+    elif source:
+        print(
+            f"{tables}: tables are there, {source} is not read (delete the folder to convert it anew)", file=sys.stderr
+        )
     return tables

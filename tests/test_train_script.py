@@ -59,3 +59,8 @@ def test_it_says_what_is_wrong(toy: Any, tmp_path: Path, capsys: pytest.CaptureF
     assert stop.value.code == 2
     assert train.main(["esc10", "--tables", str(tmp_path / "b"), "--set", "epoch=3"]) == 2
     assert "Did you mean 'epochs'" in capsys.readouterr().err
+    again = ["esc10", "--tables", str(tmp_path / "b"), "--set", "epochs=1", "graph=hub"]
+    assert train.main(again) == 0
+    assert "not read" not in capsys.readouterr().err
+    assert train.main([*again, "--source", "other"]) == 0
+    assert "tables are there, other is not read" in capsys.readouterr().err
