@@ -46,6 +46,7 @@ tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/engine.py --table
 	$(BIN)/python benchmarks/attention_modes.py --table
 	$(BIN)/python benchmarks/fusion_strategies.py --table
+	$(BIN)/python benchmarks/shared_trunk.py --table
 	$(BIN)/python benchmarks/attention.py --table
 	$(BIN)/python benchmarks/attention.py --table --allocator keeping
 

@@ -49,4 +49,4 @@ def easy_vqa(_: Data, seed: int) -> list[Run]:
 ENTRIES = [Entry("digit_ops", data_of("digit_ops"), digit_ops), Entry("easy_vqa", data_of("easy_vqa"), easy_vqa)]
 
 if __name__ == "__main__":
-    sys.exit(main("attention_modes", __doc__, ENTRIES))
+    sys.exit(main("attention_modes", __doc__, ENTRIES, reference="gat"))

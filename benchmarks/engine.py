@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
 from benchmarks.harness.command import Entry, main
-from benchmarks.harness.controls import LATE, with_controls
+from benchmarks.harness.controls import with_controls
 from benchmarks.harness.runs import Data, Run, cell_name
 from benchmarks.recipes import load_recipe, make_tables
 
@@ -56,14 +56,14 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 """The engine's settings beside those of the recipe: fixed before any test row was read."""
 CLUSTERS = {
-    "digit_ops": "sound",
-    "degraded_digits": "image",
-    "easy_vqa": "image_id",
-    "cmu_mosi": "video_id",
-    "esc10": "file",
+    "digit_ops": ("sound", "image"),
+    "degraded_digits": ("image",),
+    "easy_vqa": ("image_id",),
+    "cmu_mosi": ("video_id",),
+    "esc10": ("file",),
 }
-"""The column whose values recur in the test rows (2,000 of digit_ops have 300 sounds, of degraded_digits 842 images); the files
-of esc10 by the recording that they were cut from.
+"""Columns whose values recur in the test rows (2,000 of digit_ops have 300 sounds and 891 images); the files of esc10 by the
+recording that they were cut from.
 """
 CONTROL_ROWS = {"easy_vqa": 10_000}
 """Training rows of the controls, where all would take too long; the engine is fitted on as many, too, and on all. Half the rows
@@ -102,13 +102,16 @@ def mosi_around(sources: Path | None) -> Data:
     recipe = load_recipe("cmu_mosi")
     source = sources / SOURCES["cmu_mosi"] if sources else None
     tables = make_tables("cmu_mosi", source, ROOT / "build" / "cmu_mosi_around", ["--around", str(recipe.AROUND)])
+    parts = tuple((name, f"{name}_before", f"{name}_after") for name in recipe.MODALITIES)
     inputs = (*recipe.MODALITIES, *recipe.NEIGHBOURS)
-    return Data("cmu_mosi_around", (tables,), inputs, recipe.AROUND_FIT, recipe.CHOOSE_EPOCH, CLUSTERS["cmu_mosi"])
+    return Data(
+        "cmu_mosi_around", (tables,), inputs, recipe.AROUND_FIT, recipe.CHOOSE_EPOCH, CLUSTERS["cmu_mosi"], parts=parts
+    )
 
 
 def runs_around(data: Data, seed: int) -> list[Run]:
-    """The engine and the controls that see all columns."""
-    return [r for r in with_controls(data, ENGINES["cmu_mosi"], seed) if not r.inputs and r.model != LATE]
+    """The engine and its controls, a modality with what is around it."""
+    return with_controls(data, ENGINES["cmu_mosi"], seed)
 
 
 ENTRIES = [

@@ -30,9 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness.environment import ROOT, environment
-from benchmarks.harness.matching import matched_width
 from benchmarks.recipes import load_recipe
-from graphfusion import FusionPredictor, Image, Text
+from graphfusion import FusionPredictor, Image, Text, matched_feedforward
 from graphfusion.data import Budget, Table, read_table
 from graphfusion.fusion import FUSIONS, GraphFusion
 from graphfusion.graph_builder import EdgeType
@@ -142,7 +141,7 @@ def measure(name: str, options: argparse.Namespace, precision: str) -> list[dict
     for model, fusion in MODELS.items():
         one = {**settings, "fusion": fusion}
         if fusion != "graph":
-            one["feedforward"] = matched_width(settings, one, table)
+            one["feedforward"] = matched_feedforward(FusionPredictor(**one), FusionPredictor(**settings), table)
         epochs[model] = epoch_of(one, table, precision, options.device)
     seconds: dict[str, list[float]] = {model: [] for model in MODELS}
     for round_ in range(options.rounds + 1):  # the first one warms up

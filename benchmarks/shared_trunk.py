@@ -3,7 +3,7 @@
     python benchmarks/shared_trunk.py --data ../shared/data    # minutes
     python benchmarks/shared_trunk.py --table                  # the table and the plot again, from the CSV alone
 
-On CMU-MOSI with the sentences around: nine columns, so nine trunks. Fits and seeds as in `benchmarks/engine.py`; compare
+On CMU-MOSI with the sentences around: a trunk for each of its columns. Fits and seeds as in `benchmarks/engine.py`; compare
 `parameters`, `memory` and the accuracy.
 
 Results: benchmarks/results/shared_trunk.csv (one row a run), .md, .png.
@@ -40,7 +40,7 @@ ENTRIES = [Entry("cmu_mosi_around", mosi_around, trunks, 5)]
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """See the module; exit status as in `benchmarks.harness.command.main`."""
-    return main(NAME, __doc__, ENTRIES, arguments)
+    return main(NAME, __doc__, ENTRIES, arguments, reference="one trunk")
 
 
 if __name__ == "__main__":

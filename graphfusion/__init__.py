@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "FusionPredictor": "graphfusion.predictor",
     "FusionModel": "graphfusion.model",
+    "count_parameters": "graphfusion.sizing",
+    "matched_feedforward": "graphfusion.sizing",
     "Schema": "graphfusion.schema",
     "Text": "graphfusion.schema",
     "Image": "graphfusion.schema",

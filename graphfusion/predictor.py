@@ -160,7 +160,7 @@ class FusionPredictor:
         folder = FitFolder(Path(save_path), self.targets, self._declared(), self.config) if save_path else None
         with folder.removed_if_unused() if folder else nullcontext():
             resume = resumes(resume, folder)
-            read = read_table(table, media_root, _text_columns(self.columns))
+            read = read_table(table, media_root, text_columns(self.columns))
             if not len(read):
                 raise SchemaError("the table has no rows.")
             with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
@@ -193,7 +193,7 @@ class FusionPredictor:
             rows, held = [r for r in rows if r.id in own], [r for r in rows if r.id not in own]
         elif valid is not None:
             with _of_the_validation_table():  # read as the training rows were, not by what it looks like by itself
-                table = read_table(valid, media_root, _text_columns(pipeline.schema))
+                table = read_table(valid, media_root, text_columns(pipeline.schema))
                 held, of_held = pipeline.tokenize(table, on_error, True, self._budget(), progress)
         held, strange = _with_known_labels(pipeline, held)
         of_held.incidents += strange
@@ -258,7 +258,7 @@ class FusionPredictor:
         Raises:
             TableError, SchemaError, CellError, ConfigError: as in `fit`.
         """
-        read = read_table(table, media_root, _text_columns(self.columns))
+        read = read_table(table, media_root, text_columns(self.columns))
         with own_randomness(self.config.seed, "fit"):
             return self._learn(read)
 
@@ -409,7 +409,7 @@ class FusionPredictor:
                 hint = f" {name!r} is a column of {TABLE!r}." if name in self.schema.inputs else ""
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}{hint}")
         read = replace(
-            read_table(table, media_root, _text_columns(self.schema)), numbers=()
+            read_table(table, media_root, text_columns(self.schema)), numbers=()
         )  # answers line up with the rows
         if not len(read):
             self.report = Report()
@@ -472,7 +472,7 @@ def _of_the_validation_table() -> Iterator[None]:
         raise type(error)(f"validation table: {error}") from error
 
 
-def _text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
+def text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
     """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
     named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
     return [column_of(name, spec) for name, spec in named.items() if _is_textual(spec)]

@@ -17,9 +17,9 @@ from PIL import Image
 
 from graphfusion.config import ModelConfig
 from graphfusion.data import Table
-from graphfusion.graph_builder import GraphBuilder, graph_preset
+from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import TokenizedSample, modalities_of, prepare
-from graphfusion.model import FusionModel, make_model, vote_of
+from graphfusion.model import FusionModel, make_builder, make_model, vote_of
 from graphfusion.schema import Audio, Class, Features, Schema, Tabular, Text
 from graphfusion.schema import Image as ImageColumn
 from graphfusion.tasks import make_task
@@ -113,13 +113,12 @@ def samples() -> list[TokenizedSample]:
 
 @pytest.fixture(scope="session")
 def make_test_model() -> Callable[..., tuple[GraphBuilder, FusionModel]]:
-    """Builder and untrained model over `SCHEMA`, for any graph preset and settings of the model."""
+    """Builder and untrained model over `SCHEMA`, as a fit makes them, for any graph preset and settings of the model."""
 
     def make(graph: str = "full", seed: int = 0, **settings: Any) -> tuple[GraphBuilder, FusionModel]:
         modalities, _ = tokenize(make_rows(8))
         config = ModelConfig(**{"dim": 16, "heads": 2, "graph": graph, "dropout": 0.0, **settings})
-        layouts = {name: m.node_type for name, m in modalities.items()}
-        builder = GraphBuilder(layouts, graph_preset(graph, layouts), hubs=2)
+        builder = make_builder(modalities, config)
         torch.manual_seed(seed)
         options = {"vote": vote_of(config), "modalities": tuple(modalities)}
         tasks = {"label": make_task("label", Class(("a", "b", "c")), None, config.dim, **options)}

@@ -67,7 +67,7 @@ def test_a_reduced_table_of_each_script(
 ) -> None:
     """Everything but the recipe: all its runs, late fusion, the table and the plot."""
     data = miniature("easy_vqa", tmp_path / "tables")
-    data = replace(data, fit={**data.fit, "epochs": 1, "dim": 16}, cluster="image_id")
+    data = replace(data, fit={**data.fit, "epochs": 1, "dim": 16}, clusters=("image_id",))
     runs = {"engine": engine.runs_of("easy_vqa"), "attention_modes": attention_modes.easy_vqa}[script]
     monkeypatch.setattr("benchmarks.harness.command.ProcessPoolExecutor", Inline)
     options = ["--results", str(tmp_path), "--jobs", "1"]
@@ -75,7 +75,7 @@ def test_a_reduced_table_of_each_script(
     found = {r["model"]: r for r in read(tmp_path / f"{script}.csv")}
     assert set(found) == {r.model for r in runs(data, 0)}
     assert {r["split"] for r in found.values()} == {"test" if script == "engine" else "valid"}
-    assert all(len(set(unpack_clusters(r["clusters"]).tolist())) == 3 for r in found.values())
+    assert all(len(set(unpack_clusters(r["clusters"])[0].tolist())) == 3 for r in found.values())
     printed = capsys.readouterr().out
     assert "F1 of each class" in printed
     assert script == "engine" or all(
@@ -87,15 +87,13 @@ def test_files_of_esc10_are_cut_from_recordings() -> None:
     assert engine.recording("1-100032-A.ogg") == "100032"
 
 
-def test_sentences_in_their_place_stand_beside_controls_that_see_as_much(tmp_path: Path) -> None:
-    data = miniature("cmu_mosi", tmp_path)
-    assert [r.model for r in engine.runs_around(data, 0)] == [
-        "graph",
-        "concat",
-        "Transformer",
-        "no edges",
-        "shuffled edges",
-    ]
+def test_a_modality_and_what_is_around_it_are_one() -> None:
+    data = Data("toy", (), ("text", "audio", "text_before"), {}, parts=(("text", "text_before"), ("audio",)))
+    inputs = {r.model: r.inputs for r in engine.runs_around(data, 0)}
+    assert {name: inputs[name] for name in ("graph", "text", "audio")} == {
+        "graph": (), "text": ("text", "text_before"), "audio": ("audio",),
+    }  # fmt: skip
+    assert {"late fusion", "Transformer", "shuffled edges"} <= set(inputs)
     assert {e.name: e.seeds for e in engine.ENTRIES}["cmu_mosi_around"] == 5
 
 

@@ -56,7 +56,8 @@ def test_a_fit_that_reads_the_test_split_is_refused(data: Data, monkeypatch: pyt
     real = graphfusion.FusionPredictor.fit
 
     def peeking(self: Any, table: Any, **options: Any) -> Any:
-        return real(self, table, **{**options, "valid": data.folders[0] / "test.parquet"})
+        peek = {"valid": data.folders[0] / "test.parquet"} if isinstance(options["valid"], Path) else {}
+        return real(self, table, **{**options, **peek})
 
     monkeypatch.setattr(graphfusion.FusionPredictor, "fit", peeking)
     with pytest.raises(TableError, match="sealed"):
@@ -149,12 +150,12 @@ def test_folds_are_counted_together(data: Data, tmp_path: Path) -> None:
 
 def test_a_run_keeps_the_clusters_of_its_items(data: Data) -> None:
     made = {"train": rows(60, 0), "valid": rows(20, 1), "test": rows(40, 2)}
-    write_tables(data.folders[0], {s: [{**r, "film": f"{s}-{k // 4}"} for k, r in enumerate(own)] for s, own in made.items()})  # fmt: skip
-    row, answers = execute(Run("a", 0, SMALL, ("a",)), replace(data, cluster="film"))
-    assert list(answers.clusters) == [f"test-{k // 4}" for k in range(40)]
-    assert unpack_clusters(row["clusters"]).tolist() == [k // 4 for k in range(40)]
+    write_tables(data.folders[0], {s: [{**r, "film": f"{s}-{k // 4}", "reel": f"{s}-{k % 7}"} for k, r in enumerate(own)] for s, own in made.items()})  # fmt: skip
+    row, answers = execute(Run("a", 0, SMALL, ("a",)), replace(data, clusters=("film", "reel")))
+    assert list(answers.clusters) == [(f"test-{k // 4}", f"test-{k % 7}") for k in range(40)]
+    assert unpack_clusters(row["clusters"]).tolist() == [[k // 4 for k in range(40)], [k % 7 for k in range(40)]]
     with pytest.raises(PeekError, match=r"train\.parquet: 10 of film are in test\.parquet too"):
-        execute(Run("a", 0, SMALL, ("a",)), replace(data, cluster="film", cluster_of=number_of))
+        execute(Run("a", 0, SMALL, ("a",)), replace(data, clusters=("film",), cluster_of=number_of))
 
 
 def number_of(film: str) -> str:
@@ -172,6 +173,25 @@ def test_the_controls_of_two_and_three_modalities(data: Data) -> None:
     assert two["shuffled edges"].settings["graph"] == "full_shuffled"
     assert two["graph"].rows == 0
     assert two["concat"].rows == 10
+
+
+def test_columns_that_are_one_modality_go_together(data: Data) -> None:
+    """`a` with `c` beside it is one modality; it stands in the table under its first column's name."""
+    parts = (("a", "c"), ("b", "d"))
+    runs_of = {
+        r.model: r
+        for r in controls.with_controls(Data("toy", data.folders, ("a", "b", "c", "d"), {}, parts=parts), {}, 0)
+    }
+    assert runs_of["a"].inputs == ("a", "c")
+    assert "a + b" not in runs_of  # would be all there is
+    assert "late fusion" in runs_of
+    rows = [
+        made("graph", 0, [True, True], inputs="a b c d"), made("a", 0, [True, False], inputs="a c"),
+        made("concat", 0, [True, True], inputs="a b c d"),
+    ]  # fmt: skip
+    text = tables.table(rows)
+    assert "| a alone |" in text
+    assert "concat alone" not in text
 
 
 def test_every_control_has_as_many_parameters(data: Data) -> None:
@@ -269,17 +289,55 @@ def test_clusters_are_drawn_whole() -> None:
     """Ten copies of each of 200 items say no more than the 200."""
     rng = np.random.default_rng(1)
     single = rng.normal(0.02, 0.2, (1, 200))
-    copies, clusters = np.repeat(single, 10, axis=1), np.repeat(np.arange(200, dtype=np.int32), 10)
+    copies, clusters = np.repeat(single, 10, axis=1), np.repeat(np.arange(200, dtype=np.int32), 10)[None]
     assert paired_bootstrap(copies, clusters) == pytest.approx(paired_bootstrap(single))
     low, high, _ = paired_bootstrap(copies)
     found = paired_bootstrap(copies, clusters)
     assert found[1] - found[0] == pytest.approx(10**0.5 * (high - low), rel=0.1)
 
 
+def test_clusters_of_several_kinds_hold_the_truth_as_often_as_they_say() -> None:
+    """Items are pairs of 40 pictures and 50 sounds, both of which vary: one kind alone says too little."""
+    rng = np.random.default_rng(0)
+    kinds = np.stack([rng.integers(40, size=600), rng.integers(50, size=600)]).astype(np.int32)
+    held = np.zeros(3)
+    for _ in range(300):
+        pictures, sounds = rng.normal(0, 0.2, 40)[kinds[0]], rng.normal(0, 0.2, 50)[kinds[1]]
+        difference = (pictures + sounds + rng.normal(0, 0.1, 600))[None]
+        for i, some in enumerate((kinds, kinds[:1], kinds[1:])):
+            low, high, _ = paired_bootstrap(difference, some, draws=400)
+            held[i] += low <= 0 <= high
+    assert 0.9 <= held[0] / 300 <= 0.99
+    assert held[1:].max() / 300 < 0.88
+
+
+def test_a_kind_of_clusters_that_says_nothing_new_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    difference, films = rng.normal(0.02, 0.2, (2, 300)), np.arange(300, dtype=np.int32) // 5
+    alone = paired_bootstrap(difference, films[None])
+    assert paired_bootstrap(difference, np.stack([films, films])) == pytest.approx(alone)
+    assert paired_bootstrap(difference, np.stack([films, np.arange(300)])) == pytest.approx(alone)
+
+
+def test_models_scored_on_different_rows_are_not_compared() -> None:
+    films, others = (pack_clusters([(str(i // n),) for i in range(60)]) for n in (20, 30))
+    right = [i < 40 for i in range(60)]
+    rows = [made("graph", 0, right, clusters=films), made("concat", 0, [True] * 60, clusters=others)]
+    text = tables.table(rows)
+    assert "graph and concat were scored on different rows and are not compared" in text
+    assert "points, 95 % interval" not in text
+
+
+def test_the_reference_of_a_table_without_an_engine_is_named() -> None:
+    rows = [made(m, 0, right) for m, right in (("fast", [True, False]), ("usual", [True, True]))]
+    assert "less fast, points" in tables.table(rows)  # whichever was done first
+    assert "less usual, points" in tables.table(rows, "usual")
+
+
 def test_a_mean_over_clusters_is_one_over_items() -> None:
     """A cluster of 90 items of 100 weighs 0.9 where it is drawn."""
     difference = np.concatenate([np.ones((1, 90)), np.zeros((1, 10))], axis=1)
-    low, high, _ = paired_bootstrap(difference, np.array([0] * 90 + [1] * 10, np.int32), draws=500)
+    low, high, _ = paired_bootstrap(difference, np.array([[0] * 90 + [1] * 10], np.int32), draws=500)
     assert (low, high) == (0.0, 1.0)
 
 
@@ -370,7 +428,7 @@ def test_an_overview_has_a_line_for_each_number_of_rows() -> None:
     right = [True, True, True, False]
     rows = [
         made("graph", 0, right, rows="90"), made("graph", 1, right[1:] + [False], rows="90"), made("graph, 9 rows", 0, right),
-        made("a", 0, [False] * 4, inputs="a"), made("b", 0, right[::-1], inputs="b"), made("a + b", 0, right, inputs="a b"),
+        made("a", 0, [False] * 4, inputs="a"), made("b", 0, right[::-1], inputs="b", valid_accuracy="0.6"), made("a + b", 0, right, inputs="a b"),
         made("no edges", 0, [False, True, False, True]), made("late fusion", 0, [True] * 4, rows=""),
         made("graph", 0, right, data="other"),
     ]  # fmt: skip
@@ -466,14 +524,35 @@ def test_a_run_that_fails_leaves_the_others(
     assert [r["model"] for r in results.read(tmp_path / "toy.csv")] == ["graph"]
 
 
+def test_wrong_options_are_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = Entry("toy", lambda _: data, lambda d, s: [Run("graph", s, SMALL)], 1)
+    options = ["--results", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"--models: no grpah here; there are graph\."):
+        command.main("toy", "", [entry], [*options, "--models", "grpah"])
+    with pytest.raises(SystemExit):
+        command.main("toy", "", [entry], [*options, "--seeds", "0"])
+    assert "expected a number from 1, got '0'" in capsys.readouterr().err
+
+
+def test_only_what_is_asked_for_is_printed(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [Entry(n, lambda _: data, lambda d, s: [Run("graph", s, SMALL)], 1) for n in ("toy", "other")]
+    for name in ("toy", "other"):
+        results.append(tmp_path / "t.csv", made("graph", 0, [True, False], data=name))
+    assert command.main("t", "", entries, ["--results", str(tmp_path), "--table", "--only", "other"]) == 0
+    printed = capsys.readouterr().out
+    assert "### other" in printed
+    assert "### toy" not in printed
+    assert "### toy" in (tmp_path / "t.md").read_text()
+
+
 def test_clusters_are_kept_in_the_file() -> None:
-    names = ["v2", "v1", "v1", "v2", "v3"]
-    assert unpack_clusters(pack_clusters(names)).tolist() == [0, 1, 1, 0, 2]
+    names = [("v2", "a"), ("v1", "b"), ("v1", "c"), ("v2", "b"), ("v3", "a")]
+    assert unpack_clusters(pack_clusters(names)).tolist() == [[0, 1, 1, 0, 2], [0, 1, 2, 1, 0]]
     assert len(unpack_clusters(pack_clusters([]))) == 0
 
 
 def test_a_table_draws_whole_clusters() -> None:
-    clusters = pack_clusters([str(i // 20) for i in range(60)])
+    clusters = pack_clusters([(str(i // 20),) for i in range(60)])
     right = {"graph": 60, "no edges": 40}
     listed = [
         made(m, seed, [i < count for i in range(60)], clusters=clusters)

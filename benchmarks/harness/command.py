@@ -6,8 +6,9 @@ import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,35 +38,43 @@ def main(
     entries: Sequence[Entry],
     arguments: Sequence[str] | None = None,
     also: Callable[[Path], None] = lambda _: None,
+    reference: str = "",
 ) -> int:
-    """`name`: of the files in benchmarks/results; `also` draws more from the CSV. Exit status 1 if a run failed, 2 if there is
-    nothing to show.
+    """`name`: of the files in benchmarks/results; `also` draws more from the CSV; `reference`: see `table`. Exit status 1 if a run
+    failed, 2 if there is nothing to show.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the sources; without it recipes download what they can")
     parser.add_argument("--only", nargs="+", choices=[e.name for e in entries], help="these data sets")
     parser.add_argument("--models", nargs="+", help="these models")
-    parser.add_argument("--seeds", type=int, help="how many (default: what the table says)")
+    parser.add_argument("--seeds", type=_count, help="how many (default: what the table says)")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="runs at a time, a thread each (default: cores)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--table", action="store_true", help="no runs: table and plot again, from the CSV alone")
     options = parser.parse_args(arguments)
+    chosen = [e for e in entries if not options.only or e.name in options.only]
     path = options.results / f"{name}.csv"
     failures = 0
     if not options.table:
-        failures = _run_missing(path, [e for e in entries if not options.only or e.name in options.only], options)
+        failures = _run_missing(path, chosen, options)
     rows = read(path)
     if not rows:
         print(f"{path}: no runs yet")
         return 2
-    text = table(rows)
-    path.with_suffix(".md").write_text(text)
+    path.with_suffix(".md").write_text(table(rows, reference))
     plot(rows, path.with_suffix(".png"))
     also(path)
-    print(text)
+    names = {e.name for e in chosen} if options.only else {r["data"] for r in rows}
+    print(table([r for r in rows if r["data"] in names], reference))
     return 1 if failures else 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)
 
 
 def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespace) -> int:
@@ -78,10 +87,12 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
     todo: list[Job] = []
     late: list[tuple[Run, Data, list[Path]]] = []
     done = {_identity(r) for r in read(path)}
+    unknown = set(options.models or ())
     for entry in entries:
         data = entry.data(options.data)
         for seed in range(options.seeds or entry.seeds):
             every = entry.runs(data, seed)
+            unknown -= {r.model for r in every}
             chosen = [r for r in every if not options.models or r.model in options.models]
             missing = [r for r in chosen if (data.name, r.model, str(seed), r.key(data)) not in done]
             for run in list(missing):
@@ -92,9 +103,12 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
                     missing.remove(run)
             todo += [(r, data) for r in missing if r.model != LATE]
             for run in (r for r in missing if r.model == LATE):
-                needed = {answers_file(m, data, answers): (m, data) for m in single_modalities(every)}
+                needed = {answers_file(m, data, answers): (m, data) for m in single_modalities(every, data)}
                 late.append((run, data, list(needed)))
                 todo += [job for file, job in needed.items() if job not in todo and Answers.load(file) is None]
+    if unknown:
+        there = sorted({r.model for e in entries for r in e.runs(e.data(options.data), 0)})
+        raise SystemExit(f"--models: no {', '.join(sorted(unknown))} here; there are {', '.join(there)}.")
     failures = _run_all(path, answers, todo, around, options.jobs)
     for run, data, files in late:
         members = [given for file in files if (given := Answers.load(file))]
@@ -109,7 +123,7 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
 def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: int) -> int:
     began, failures = time.monotonic(), 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, end_with_the_parent, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(jobs, context, end_with_the_parent, max_tasks_per_child=1) as pool, _dropped(pool):
         futures = {pool.submit(execute, run, data): (run, data) for run, data in todo}
         for count, future in enumerate(as_completed(futures), start=1):
             run, data = futures[future]
@@ -128,6 +142,16 @@ def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str
                 flush=True,
             )
     return failures
+
+
+@contextmanager
+def _dropped(pool: Executor) -> Iterator[None]:
+    """What waits is given up where the command is stopped."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def _from_to(began: str, ended: str) -> str:

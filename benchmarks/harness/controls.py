@@ -30,16 +30,16 @@ def with_controls(data: Data, engine: Mapping[str, Any], seed: int, rows: int = 
     runs = [Run(ENGINE, seed, engine)]
     if rows:
         runs.append(Run(f"{ENGINE}, {rows:,} rows", seed, engine, rows=rows))
-    for size in (1, 2):
-        if size < len(data.inputs):
-            kept = combinations(data.inputs, size)
-            runs += [Run(" + ".join(names), seed, engine, names, rows, match=engine) for names in kept]
+    parts = data.modalities()
+    for names in (names for size in (1, 2) if size < len(parts) for names in combinations(parts, size)):
+        columns = tuple(column for name in names for column in parts[name])
+        runs.append(Run(" + ".join(names), seed, engine, columns, rows, match=engine))
     for name, settings in changed.items():
         match = None if name == "shuffled edges" else engine
         runs.append(Run(name, seed, {**engine, **settings}, rows=rows, match=match))
-    return [*runs, *([Run(LATE, seed, engine, rows=rows)] if len(data.inputs) > 1 else [])]
+    return [*runs, *([Run(LATE, seed, engine, rows=rows)] if len(parts) > 1 else [])]
 
 
-def single_modalities(runs: Sequence[Run]) -> list[Run]:
+def single_modalities(runs: Sequence[Run], data: Data) -> list[Run]:
     """The runs of one modality each."""
-    return [r for r in runs if len(r.inputs) == 1]
+    return [r for r in runs if r.model in data.modalities()]

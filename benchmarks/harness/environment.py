@@ -24,8 +24,11 @@ def environment() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Short hash; `-dirty` if a tracked file is not as committed, but for results, which a table appends to."""
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    """Short hash; `-dirty` if a tracked file is not as committed, but for results, which a table appends to, or if there is Python
+    code that is not tracked.
+    """
+    lines = _git("status", "--porcelain", "--untracked-files=all", "--", ".", ":!benchmarks/results").splitlines()
+    changed = [line for line in lines if not line.startswith("??") or line.endswith(".py")]
     return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 

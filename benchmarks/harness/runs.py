@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.environment import memory_mb
-from benchmarks.harness.matching import matched_width
 from benchmarks.harness.scores import pack_clusters, rounded, scores
 from benchmarks.harness.splits import refuse_test_rows, tables_digest
 
@@ -37,9 +36,10 @@ def cell_name(cell: Any) -> str:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: folders with train.parquet, valid.parquet and test.parquet (one, or one a fold), the input columns by
-    modality, and what `FusionPredictor` is given beside the settings of a model. `choose`: keep the epoch that is best on
-    validation rows; else, where those are blind, the last one. `cluster`: a column; rows that share its value (a video, a
+    """A data set: folders with train.parquet, valid.parquet and test.parquet (one, or one a fold), the input columns, `parts` that
+    go together under the name of their first (each by itself where none are named), and what `FusionPredictor` is given beside
+    the settings of a model. `choose`: keep the epoch that is best on
+    validation rows; else, where those are blind, the last one. `clusters`: columns; rows that share a value of one (a video, a
     picture), or what `cluster_of` makes of it, are no independent items, and no such value may be on both sides of a split.
     """
 
@@ -48,8 +48,13 @@ class Data:
     inputs: tuple[str, ...]
     fit: Mapping[str, Any]
     choose: bool = True
-    cluster: str = ""
+    clusters: tuple[str, ...] = ()
     cluster_of: Callable[[Any], str] = cell_name
+    parts: tuple[tuple[str, ...], ...] = ()
+
+    def modalities(self) -> dict[str, tuple[str, ...]]:
+        """Name → columns."""
+        return {part[0]: part for part in self.parts or ((name,) for name in self.inputs)}
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run answered: labels, classes, and probabilities (rows, classes) of the scored rows of all folds; and the cluster
+    """What a run answered: labels, classes, and probabilities (rows, classes) of the scored rows of all folds; and the clusters
     of each row, where the data set has any.
     """
 
     truth: Sequence[str]
     classes: Sequence[str]
     probability: Matrix
-    clusters: Sequence[str] = ()
+    clusters: Sequence[Sequence[str]] = ()
 
     def scores(self) -> dict[str, Any]:
         """See `scores`; and the clusters."""
@@ -111,8 +116,10 @@ class Answers:
         """What `save` wrote; None where it is not, or cut short."""
         try:
             with np.load(path) as file:
-                names = ("truth", "classes", "clusters")
-                return cls(**{n: file[n].tolist() for n in names}, probability=file["probability"])
+                clusters = (
+                    file["clusters"].reshape(len(file["truth"]), -1).tolist()
+                )  # one kind was kept as a vector once
+                return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"], clusters)
         except (OSError, EOFError, zipfile.BadZipFile):
             return None
 
@@ -141,8 +148,7 @@ def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
     import torch
 
     torch.set_num_threads(1)
-    import graphfusion  # noqa: F401 - what is loaded anyway does not count as the run's memory
-
+    _load_what_any_fit_loads()
     before = memory_mb("VmRSS")
     parts = [_fit(run, data, folder) for folder in data.folders]
     classes = sorted({c for part in parts for c in part.answers.classes})
@@ -169,6 +175,15 @@ def execute(run: Run, data: Data) -> tuple[dict[str, Any], Answers]:
     return row, answers
 
 
+def _load_what_any_fit_loads() -> None:
+    """Libraries (over 300 MB of them), by a fit of nothing: they are not the run's memory."""
+    from graphfusion import Features, FusionPredictor
+
+    rows = [{"x": [float(i), 1.0], "y": "ab"[i % 2]} for i in range(8)]
+    smallest = {"dim": 8, "heads": 1, "layers": 1, "epochs": 1, "fusion": "concat", "device": "cpu"}
+    FusionPredictor("y", columns={"x": Features()}, **smallest).fit(rows, valid=rows, quiet=True).predict_proba(rows)
+
+
 def _head(run: Run, data: Data) -> dict[str, Any]:
     return {"data": data.name, "model": run.model, "seed": run.seed, "split": run.split}
 
@@ -177,7 +192,7 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     import graphfusion
     from graphfusion.data import counted_rng, read_table, sealed
 
-    refuse_test_rows(folder, data.inputs, data.cluster, data.cluster_of)
+    refuse_test_rows(folder, data.inputs, data.clusters, data.cluster_of)
     train = read_table(folder / "train.parquet")
     if 0 < run.rows < len(train):
         train = train.take(sorted(counted_rng(0, "harness/rows").permutation(len(train))[: run.rows].tolist()))
@@ -186,8 +201,9 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     with sealed(folder / "test.parquet"), contextlib.redirect_stdout(sys.stderr):  # standard output is the harness's
         width = 0
         if run.match is not None:
-            engine = Run(run.model, run.seed, run.match)
-            width = matched_width(_arguments(engine, data, train), arguments, train)
+            engine = graphfusion.FusionPredictor(**_arguments(Run(run.model, run.seed, run.match), data, train))
+            few = train.take(range(min(len(train), 500)))  # the first ones, as in every table so far
+            width = graphfusion.matched_feedforward(graphfusion.FusionPredictor(**arguments), engine, few)
             arguments["feedforward"] = width
         predictor = graphfusion.FusionPredictor(**arguments)
         began = time.process_time()  # of a run with one thread; what else the machine does does not count
@@ -200,7 +216,7 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
             truth=[str(t) for t in scored.column(target)],
             classes=[str(c) for c in predictor.schema.targets[target].classes],  # type: ignore[union-attr]
             probability=predictor.predict_proba(scored),
-            clusters=[data.cluster_of(c) for c in scored.column(data.cluster)] if data.cluster else (),
+            clusters=_clusters(data, scored),
         ),
         valid=best["valid_accuracy"] if best else None,
         epoch=best["epoch"] if best else len(predictor.history),
@@ -212,6 +228,10 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     )
 
 
+def _clusters(data: Data, scored: Any) -> list[tuple[str, ...]]:
+    return list(zip(*([data.cluster_of(cell) for cell in scored.column(name)] for name in data.clusters), strict=True))
+
+
 def _shares(predictor: Any, scored: Any) -> dict[str, float]:
     """Mean share of each modality over the scored rows, where the fusion strategy weighs them."""
     if not predictor.pipeline.model.fusion.weighs:
@@ -221,7 +241,7 @@ def _shares(predictor: Any, scored: Any) -> dict[str, float]:
 
 def _arguments(run: Run, data: Data, train: Any) -> dict[str, Any]:
     """Of `FusionPredictor`; columns that are neither inputs of the run nor the target are left out."""
-    arguments = {**data.fit, **run.settings, "seed": run.seed}
+    arguments = {**data.fit, **run.settings, "seed": run.seed, "device": "cpu"}  # whose time and memory are measured
     seen = (*(run.inputs or data.inputs), arguments["target"])
     columns = {name: None for name in train.columns if name not in seen}
     return {**arguments, "columns": {**dict(data.fit.get("columns", {})), **columns}}
@@ -253,8 +273,8 @@ def late_fusion(run: Run, data: Data, members: Sequence[Answers]) -> dict[str, A
     Raises:
         ValueError: there are not as many members as modalities.
     """
-    if len(members) != len(data.inputs):
-        raise ValueError(f"late fusion of {data.name}: expected a run for each of {', '.join(data.inputs)}.")
+    if len(members) != len(data.modalities()):
+        raise ValueError(f"late fusion of {data.name}: expected a run for each of {', '.join(data.modalities())}.")
     joined = replace(members[0], probability=np.mean([m.probability for m in members], axis=0, dtype=np.float32))
     empty = dict.fromkeys(("valid_accuracy", "epoch", "parameters", "fit_seconds", "peak_mb", "threads", "rows"), "")
     return {

@@ -35,17 +35,23 @@ def right_items(text: str) -> NDArray[np.bool_]:
     return bits[: int(count)].astype(bool)
 
 
-def pack_clusters(clusters: Sequence[str]) -> str:
-    """The column `clusters` of the CSV: a number for each item, equal where the cluster is; empty without clusters."""
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    steps = np.diff(np.array([numbers[c] for c in clusters], "<i4"), prepend=np.int32(0))
-    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode() if len(steps) else ""
+def pack_clusters(clusters: Sequence[Sequence[str]]) -> str:
+    """The column `clusters` of the CSV, from the names of the clusters of each item, one of each kind: for each kind a number for
+    each item, equal where the cluster is; empty without clusters.
+    """
+    return " ".join(_packed(names) for names in zip(*clusters, strict=True))
+
+
+def _packed(names: Sequence[str]) -> str:
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    steps = np.diff(np.array([numbers[n] for n in names], "<i4"), prepend=np.int32(0))
+    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode()
 
 
 def unpack_clusters(text: str) -> NDArray[np.int32]:
-    """The number of each item's cluster; empty if the column is."""
-    packed = zlib.decompress(base64.b64decode(text)) if text else b""
-    return np.frombuffer(packed, "<i4").cumsum(dtype=np.int32)
+    """The number of each item's cluster of each kind (kinds, items); (0, 0) if the column is empty."""
+    kinds = [np.frombuffer(zlib.decompress(base64.b64decode(kind)), "<i4") for kind in text.split()]
+    return np.stack(kinds).cumsum(axis=1, dtype=np.int32) if kinds else np.zeros((0, 0), np.int32)
 
 
 def rounded(value: Any) -> float:

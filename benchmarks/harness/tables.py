@@ -18,18 +18,19 @@ Row = Mapping[str, str]
 Models = Mapping[str, Sequence[Row]]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], reference: str = "") -> str:
     """One table a data set: the engine, single modalities, other models, ablations; costs as ratios to the engine's; tests. Before
-    them, where the engine stands beside ablations on several data sets, all in one.
+    them, where the engine stands beside ablations on several data sets, all in one. `reference`: what takes the engine's place in a
+    table without one.
     """
     each = {name: [r for r in rows if r["data"] == name] for name in _in_order(rows, "data")}
     first = [overview(each)] if len(each) > 1 and any(r["model"] in ABLATIONS for r in rows) else []
-    return "\n".join([*first, *(_of_data(name, own) for name, own in each.items())])
+    return "\n".join([*first, *(_of_data(name, own, reference) for name, own in each.items())])
 
 
 def overview(each: Mapping[str, Sequence[Row]]) -> str:
     """A line a data set: accuracy of the engine and of its controls fitted on as many rows; of single modalities the one that
-    scores highest. In brackets: seeds, where they are others than the engine's.
+    is best (`_best`). In brackets: seeds, where they are others than the engine's.
     """
     columns = (*ABLATIONS, *OTHERS, LATE)
     lines = [
@@ -45,8 +46,8 @@ def overview(each: Mapping[str, Sequence[Row]]) -> str:
                 if engine == reference
                 else {}
             )
-            parts = [m for m, own in alike.items() if _is_part(own[0]) and " " not in own[0]["inputs"]]
-            best = max(parts, key=lambda m: mean_of(models[m], "accuracy"), default="")
+            parts = [m for m, own in alike.items() if _parts_seen(own[0]) == 1]
+            best = _best(parts, models)
             cells = [_accuracy(alike.get(m, []), len(models[engine])) for m in (*columns, best)]
             cells[-1] += f" ({best})" if best else ""
             head = f"| {name}{engine.removeprefix(ENGINE)} | {len(models[engine])} | {_accuracy(models[engine])}"
@@ -58,27 +59,30 @@ def _accuracy(own: Sequence[Row], seeds: int = 0) -> str:
     """Mean and deviation over seeds; how many, where they are not as many as `seeds`."""
     found = 100 * _numbers(own, "accuracy")
     several = f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else ""
-    fewer = f" [{len(found)}]" if seeds and len(found) != seeds else ""
-    return f"{found.mean():.2f}{several}{fewer}" if len(found) else "–"
+    return f"{found.mean():.2f}{several}{_of(len(found), seeds)}" if len(found) else "–"
 
 
-def _of_data(name: str, rows: Sequence[Row]) -> str:
+def _of(found: int, seeds: int) -> str:
+    return f" [{found}]" if seeds and found != seeds else ""
+
+
+def _of_data(name: str, rows: Sequence[Row], wanted: str) -> str:
     models, stale = _models(rows)
     split = rows[0]["split"]
     shown = _shown(models)
-    reference = _reference(shown)
+    reference = _reference(shown, wanted)
     columns = (
         "model", "seeds", f"{split} accuracy, %", "95 % interval over seeds", "macro-F1, %", "weighted F1, %", "valid, %",
-        "parameters", "fit time", "memory", f"less {reference}, points (95 % interval)", "p",
+        "parameters", "fit time", "memory", f"less {reference}, points (95 % interval)", "p (Holm)",
     )  # fmt: skip
     lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     pairs = {m: _paired(shown, reference, m) for m in shown if m != reference}
-    differences = _differences(pairs)
+    differences = _differences(pairs, {m: max(len(shown[m]), len(shown[reference])) for m in pairs})
     for model, own in shown.items():
         accuracy, valid = 100 * _numbers(own, "accuracy"), 100 * _numbers(own, "valid_accuracy")
         several = len(own) > 1
         lines.append(
-            f"| {model}{' alone' if _is_part(own[0]) else ''} | {len(own)} "
+            f"| {model}{' alone' if _parts_seen(own[0]) else ''} | {len(own)} "
             f"| {_accuracy(own)} "
             f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
             f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
@@ -88,6 +92,7 @@ def _of_data(name: str, rows: Sequence[Row]) -> str:
     threads = ", ".join(t for t in _in_order(rows, "threads") if t)
     notes = [
         *_tests(shown, reference, pairs),
+        *(_told(shown, reference, m, None) for m in pairs if not _same_rows(shown, reference, m)),
         *stale,
         *_by_class(shown, reference),
         *_unfinished(shown),
@@ -104,8 +109,8 @@ def _models(rows: Sequence[Row]) -> tuple[Models, list[str]]:
         if model.startswith(ENGINE):
             return 0, 0
         first = found[model][0]
-        if _is_part(first):
-            return 1, len(first["inputs"].split())
+        if _parts_seen(first):
+            return 1, _parts_seen(first)
         return (3 if model in ABLATIONS else 2), model == LATE
 
     found: dict[str, list[Row]] = {}
@@ -125,26 +130,27 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return [r for r in rows if r["key"] == last[r["data"], r["model"]]]
 
 
-def _is_part(row: Row) -> bool:
-    """Whether a run saw some modalities only, by which it is called."""
-    return row["model"] == " + ".join(row["inputs"].split())
+def _parts_seen(row: Row) -> int:
+    """How many modalities a run saw that is called by those; 0 for others."""
+    names = row["model"].split(" + ")
+    return len(names) if set(names) <= set(row["inputs"].split()) else 0
 
 
 def _shown(models: Models) -> Models:
     """All models; of several pairs of modalities only the one that is best on validation rows, if those are scored."""
-    pairs = [m for m, own in models.items() if _is_part(own[0]) and len(own[0]["inputs"].split()) == 2]
+    pairs = [m for m, own in models.items() if _parts_seen(own[0]) == 2]
     scored = {m: _numbers(models[m], "valid_accuracy") for m in pairs}
     scored = {m: scores for m, scores in scored.items() if len(scores)}
     best = max(scored, key=lambda m: scored[m].mean(), default="")
     return {m: own for m, own in models.items() if m not in scored or m == best}
 
 
-def _reference(models: Models) -> str:
-    """What costs and differences refer to: the engine, fitted on as many rows as the controls; else the first model."""
+def _reference(models: Models, wanted: str = "") -> str:
+    """What costs and differences refer to: the engine, fitted on as many rows as the controls; else `wanted`; else the first."""
     engines = [m for m in models if m.startswith(ENGINE)]
     others = [own[0]["rows"] for m, own in models.items() if m not in engines and own[0]["rows"]]
     alike = [m for m in engines if models[m][0]["rows"] in others[:1]]
-    return (alike or engines or list(models))[0]
+    return (alike or engines or [m for m in models if m == wanted] or list(models))[0]
 
 
 def _costs(own: Sequence[Row], reference: Sequence[Row]) -> list[str]:
@@ -186,9 +192,14 @@ def _of_several_commands(models: Models) -> list[str]:
 
 
 def _strongest(models: Models, reference: str) -> str:
-    """What scores highest beside the engine and its ablations (without an engine: beside the reference); "" if nothing does."""
-    others = [m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS and m != reference]
-    return max(others, key=lambda m: _numbers(models[m], "accuracy").mean(), default="")
+    """What is best beside the engine and its ablations (without an engine: beside the reference); "" if nothing is there."""
+    return _best([m for m in models if not m.startswith(ENGINE) and m not in ABLATIONS and m != reference], models)
+
+
+def _best(names: Sequence[str], models: Models) -> str:
+    """Which scores highest on validation rows; where some have no such score (late fusion, blind rows), on those of the table."""
+    scored = all(len(_numbers(models[m], "valid_accuracy")) for m in names)
+    return max(names, key=lambda m: mean_of(models[m], "valid_accuracy" if scored else "accuracy"), default="")
 
 
 def _tests(models: Models, reference: str, pairs: Mapping[str, Paired | None]) -> list[str]:
@@ -202,14 +213,19 @@ def _tests(models: Models, reference: str, pairs: Mapping[str, Paired | None]) -
     return [_told(models, reference, m, pairs[m]) for m in others]
 
 
-def _differences(pairs: Mapping[str, Paired | None]) -> dict[str, tuple[str, str]]:
-    """What each model scores above the reference, and p of no difference, adjusted for how many models there are (Holm 1979)."""
+def _differences(pairs: Mapping[str, Paired | None], seeds: Mapping[str, int]) -> dict[str, tuple[str, str]]:
+    """What each model scores above the reference, and p of no difference, adjusted for how many models there are (Holm 1979). In
+    brackets: the seeds that both have, where one has more (`seeds`).
+    """
     tested = sorted((pair.p, m) for m, pair in pairs.items() if pair)
     adjusted, least = {}, 0.0
     for place, (p, m) in enumerate(tested):
         adjusted[m] = least = max(least, min(1.0, (len(tested) - place) * p))
     return {
-        m: (f"{-pair.mean:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f})", f"{adjusted[m]:.2g}")
+        m: (
+            f"{-pair.mean:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f}){_of(pair.seeds, seeds[m])}",
+            f"{adjusted[m]:.2g}",
+        )
         for m, pair in pairs.items()
         if pair
     }
@@ -229,20 +245,30 @@ class Paired:
 
 
 def _paired(models: Models, one: str, other: str) -> Paired | None:
-    """None where they have no seed in common, or were right about the same items."""
+    """None where they have no seed in common, were right about the same items, or were scored on different rows."""
     seeds = sorted({r["seed"] for r in models[one]} & {r["seed"] for r in models[other]})
+    if not _same_rows(models, one, other):
+        return None
     pairs = [[next(r for r in models[m] if r["seed"] == s) for s in seeds] for m in (one, other)]
     if all(a["right"] == b["right"] for a, b in zip(*pairs, strict=True)):
         return None
     mine, theirs = (np.array([right_items(r["right"]) for r in rows], float) for rows in pairs)
     clusters = unpack_clusters(pairs[0][0].get("clusters") or "")
     low, high, p = paired_bootstrap(mine - theirs, clusters)
-    drawn = f"{len(set(clusters.tolist()))} clusters of items" if len(clusters) else "items"
+    drawn = " × ".join(str(len(set(kind.tolist()))) for kind in clusters)
+    drawn = f"{drawn} clusters of items" if drawn else "items"
     mean = float((mine - theirs).mean())
     return Paired(100 * mean, 100 * low, 100 * high, p, len(seeds), drawn, wilcoxon(mine.sum(1), theirs.sum(1)))
 
 
+def _same_rows(models: Models, one: str, other: str) -> bool:
+    """Whether two models were scored on tables of as many rows in the same clusters."""
+    return len({(r["right"].partition(":")[0], r.get("clusters")) for m in (one, other) for r in models[m]}) == 1
+
+
 def _told(models: Models, one: str, other: str, found: Paired | None) -> str:
+    if not _same_rows(models, one, other):
+        return f"{one} and {other} were scored on different rows and are not compared: run one of them again."
     if found is None:
         common = {r["seed"] for r in models[one]} & {r["seed"] for r in models[other]}
         same = "were right about the same items: there was nothing to take away."

@@ -6,7 +6,7 @@
     python datasets/cmu_mosi/convert.py --out DIR --around 3       # with what is said before and after
 
 Writes train.parquet, valid.parquet and test.parquet with the columns text, audio, video, sentence, label, video_id,
-utterance; `--around` adds text_around, audio_around, video_around. Nothing is drawn by --seed. See CARD.md.
+utterance; `--around` adds text_before, text_after and so on. Nothing is drawn by --seed. See CARD.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ROWS_SHA256 = "8a1a15121d5974f4e2a2298b4e0ce1ce001f5fa728d267a32591c489b27477bd"
 ROWS = {"train": 1_279, "valid": 168, "test": 752}
 LABELS = ("negative", "positive")
 MODALITIES = ("text", "audio", "video")
-NEIGHBOURS = tuple(f"{name}_around" for name in MODALITIES)
+NEIGHBOURS = tuple(f"{name}_{side}" for name in MODALITIES for side in ("before", "after"))
 AROUND = 3
 """Utterances before and after that `AROUND_FIT` is for."""
 TYPES = pa.schema(
@@ -158,19 +158,16 @@ def hold_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def with_neighbours(rows: Sequence[Row], around: int) -> list[Row]:
-    """Each row with the features of the `around` utterances before it and after it in its video, (2 · around, width) a modality;
-    zeros where the video has none.
+    """Each row with the features of up to `around` utterances before it, and after it, in its video, the nearest first, (n, width)
+    a modality and side; None where the video has none.
     """
     place = {(row["video_id"], row["utterance"]): row for row in rows}
-    offsets = [k for k in range(-around, around + 1) if k]
+    steps = range(1, around + 1)
     made = []
     for row in rows:
-        found = [place.get((row["video_id"], row["utterance"] + k)) for k in offsets]
-        near = {
-            column: np.stack([np.zeros_like(row[name]) if other is None else other[name] for other in found]).tolist()
-            for name, column in zip(MODALITIES, NEIGHBOURS, strict=True)
-        }
-        made.append({**row, **near})
+        beside = [[place.get((row["video_id"], row["utterance"] + sign * k)) for k in steps] for sign in (-1, 1)]
+        near = [[other[name].tolist() for other in side if other] or None for name in MODALITIES for side in beside]
+        made.append({**row, **dict(zip(NEIGHBOURS, near, strict=True))})
     return made
 
 

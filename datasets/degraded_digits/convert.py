@@ -1,6 +1,6 @@
 """Make the degraded-digits tables: one digit as a blurred image, as speech in noise and as a word with letters missing.
 
-    python datasets/degraded_digits/convert.py --out DIR                  # downloads MNIST, FSDD and ESC-50 (600 MB)
+    python datasets/degraded_digits/convert.py --out DIR                  # downloads MNIST, FSDD and ESC-50 (700 MB)
     python datasets/degraded_digits/convert.py --out DIR --source PATH    # a folder with digits.tar.gz and esc10.tar
 
 Writes train.parquet, valid.parquet and test.parquet with the columns image, sound, word, digit. See CARD.md.

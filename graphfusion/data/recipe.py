@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -137,15 +138,28 @@ def run_recipe(
     convert: Callable[[argparse.Namespace, Path], None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """`convert(options, work)` with a temporary folder; 2, and what went wrong on standard error, where it cannot be done."""
+    """`convert(options, work)` with a temporary folder; 2, and what went wrong on standard error, where it cannot be done. What is
+    wrong with a file that was unpacked or downloaded is said of the source.
+    """
     options = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            _check_place(options.out)
             convert(options, Path(work))
-    except GraphFusionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        except (GraphFusionError, OSError) as error:
+            message = str(error).replace(work, str(options.source or "the download"))
+            print(f"error: {message}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _check_place(out: Path) -> None:
+    """TableError unless a folder is at `out`, or can be made there, that takes files: told before a source is read."""
+    nearest = next(path for path in (out, *out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise TableError(f"{out}: tables cannot be written there, {nearest} is not a folder; name another place.")
+    if not os.access(nearest, os.W_OK):
+        raise TableError(f"{out}: tables cannot be written there, {nearest} takes no files; name another place.")
 
 
 def run_plain(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy, two_layers
+from graphfusion.fusion.strategy import FusionStrategy, shares, two_layers
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.nn import DotAttention, Packing, cross_plan
 
@@ -22,7 +22,8 @@ class CrossAttentionFusion(FusionStrategy):
     modality is the first text, or the first of all where there is none, unless `query` names it. `feedforward`: hidden width of
     the MLP; 0 for 2 · dim. With the attention readout, pool weighs x_i + c_i; with the mean it is mean x + mean c.
 
-    Absent modality: no tokens to attend to. Where that of the query is absent, the mean of the others' readouts is s.
+    Absent modality: no tokens to attend to. Where that of the query is absent, s is the mean of the readouts of those that are
+    there; a learned vector where none is.
 
     Raises:
         ConfigError: `query` is no modality.
@@ -60,8 +61,16 @@ class CrossAttentionFusion(FusionStrategy):
             plan = cross_plan(len(x), ptr, len(context), packing.ptr)
             states[self.query] = x + self.attention(self.norms[0](x), context, plan)
         readouts = self.read(states, batch)
-        present = self.present(batch)
-        rest = torch.stack([readouts[name] for name in self.others or (self.query,)]).mean(0)
-        there = present[:, self.modalities.index(self.query)][:, None]
-        pooled = torch.where(there, readouts[self.query], rest)
+        pooled = self._pooled(readouts, self.present(batch))
         return FusedGraph(states, readouts, pooled + self.join(pooled))
+
+    def _pooled(self, readouts: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """What is pooled (B, D), from readouts (B, D) and what is present (B, M)."""
+        own = readouts[self.query]
+        if not self.others:
+            return own
+        there = present[:, [self.modalities.index(name) for name in self.others]]
+        share = shares(own.new_zeros(len(self.others)), there)
+        rest = (share[..., None] * torch.stack([readouts[name] for name in self.others], dim=1)).sum(1)
+        by_others = there.any(1) & ~present[:, self.modalities.index(self.query)]
+        return torch.where(by_others[:, None], rest, own)

@@ -216,9 +216,13 @@ def test_neighbours_are_those_of_the_video(miniature: Path, capsys: pytest.Captu
         table = read_table(out / f"{split}.parquet")
         keys = list(zip(table.column("video_id"), table.column("utterance"), strict=True))
         own = dict(zip(keys, table.column("video"), strict=True))
-        for (video, utterance), around in zip(keys, table.column("video_around"), strict=True):
-            expected = [own.get((video, utterance + k), [0.0] * WIDTHS["video"]) for k in (-2, -1, 1, 2)]
-            np.testing.assert_array_equal(np.array(around, np.float32), np.array(expected, np.float32))
+        for side, steps in {"before": (-1, -2), "after": (1, 2)}.items():
+            for (video, utterance), found in zip(keys, table.column(f"video_{side}"), strict=True):
+                expected = [own[video, utterance + k] for k in steps if (video, utterance + k) in own]
+                assert (found is None) == (not expected)
+                np.testing.assert_array_equal(
+                    np.array([] if found is None else found, np.float32), np.array(expected, np.float32)
+                )
     predictor = FusionPredictor(**convert.AROUND_FIT)
     schema = infer_schema(read_table(out / "train.parquet"), predictor.targets, predictor.columns)
     assert list(schema.inputs) == ["text", "audio", "video", *convert.NEIGHBOURS]

@@ -1,0 +1,91 @@
+"""How many parameters a model has, and the width at which it has as many as another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphfusion.data import Table, counted_rng, read_table
+from graphfusion.errors import ConfigError
+from graphfusion.model import make_model
+from graphfusion.predictor import FusionPredictor, text_columns
+
+FEW = 500
+"""Rows that modalities are fitted on for comparing sizes."""
+CLOSE = 0.05
+"""Share by which two numbers of parameters may differ."""
+
+
+def count_parameters(predictor: FusionPredictor, table: Any) -> int:
+    """The number of parameters that a fit to these training rows would give the model, frozen ones included.
+
+    `table` is what `FusionPredictor.fit` takes, all rows for training (`valid=None`). Vocabularies and classes are learned from
+    them, no weight is; the predictor stays as it is.
+
+    Raises:
+        TableError, SchemaError, CellError, ConfigError: as in `fit`.
+    """
+    return _parameters(predictor.build(table).model)
+
+
+def matched_feedforward(predictor: FusionPredictor, like: FusionPredictor, table: Any) -> int:
+    """The `feedforward` with which `predictor` has as many parameters as `like`, within 5 %.
+
+    `table` is what `FusionPredictor.fit` takes. Of more than 500 rows, 500 are drawn, always the same: vocabularies grow with
+    more, alike in both predictors where they read the same columns. The predictors stay as they are.
+
+    Raises:
+        ConfigError: no width comes within 5 %.
+        TableError, SchemaError, CellError: as in `fit`.
+    """
+    size, wanted = _sizes(predictor, table), _sizes(like, table)(like.config.model.feedforward)
+    width = _nearest_width(size, wanted)
+    if abs(size(width) / wanted - 1) <= CLOSE:
+        return width
+    where = "any feedforward" if size(2 * width) == size(width) else f"feedforward={width}"
+    raise ConfigError(
+        f"feedforward: expected within {CLOSE:.0%} of the {wanted:,} parameters of fusion={like.config.model.fusion!r}, "
+        f"got {size(width):,} at best, of fusion={predictor.config.model.fusion!r} with {where}; change dim or layers of one."
+    )
+
+
+def _nearest_width(size: Callable[[int], int], wanted: int) -> int:
+    """The width from 1 whose size is nearest to `wanted`. Sizes may grow with the width or not, never shrink; where they no
+    longer grow, the search ends.
+    """
+    low, high = 1, 16
+    while size(low) < size(high) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < wanted else (low, middle)
+    return min((low, high), key=lambda width: abs(size(width) - wanted))
+
+
+def _sizes(predictor: FusionPredictor, table: Any) -> Callable[[int], int]:
+    """`feedforward` → number of parameters; modalities are fitted once."""
+    made = predictor.build(_drawn(read_table(table, as_text=text_columns(predictor.columns))))
+
+    @cache
+    def size(width: int) -> int:
+        config = replace(predictor.config.model, feedforward=width)
+        with torch.device("meta"):  # shapes alone: neither memory nor random numbers
+            return _parameters(make_model(made.modalities, made.builder, made.tasks, config))
+
+    return size
+
+
+def _drawn(table: Table) -> Table:
+    """At most `FEW` rows, from anywhere in the table: it may be sorted by class."""
+    if len(table) <= FEW:
+        return table
+    return table.take(sorted(counted_rng(0, "sizing").permutation(len(table))[:FEW].tolist()))
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
