@@ -3,7 +3,7 @@
     python datasets/degraded_digits/convert.py --out DIR                  # downloads MNIST, FSDD and ESC-50 (700 MB)
     python datasets/degraded_digits/convert.py --out DIR --source PATH    # a folder with digits.tar.gz and esc10.tar
 
-Writes train.parquet, valid.parquet and test.parquet with the columns image, sound, word, digit. See CARD.md.
+Writes train.parquet, valid.parquet and test.parquet with the columns image, sound, word, digit, recording, noise. See CARD.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ FIT: dict[str, Any] = {
         "image": Image(size=16, patch=4, channels=1),  # four components have no finer detail
         "sound": Audio(sample_rate=RATE, bands=40),
         "word": Text(vocab_size=256),  # one token a letter
+        "recording": None,
+        "noise": None,
     },
     "epochs": 10,
     "patience": 4,
@@ -154,9 +157,10 @@ def make_rows(pool: Any, noises: Sequence[FloatArray], count: int, split: str, s
     for i in range(count):
         rng, digit = counted_rng(seed, f"degraded_digits/{split}", i), i % len(WORDS)
         image = pool.images[digit][int(rng.integers(len(pool.images[digit])))]
-        speech = _wave(pool.sound(digit, rng), f"a recording of {digit}")
-        sound = mix(speech, noises[int(rng.integers(len(noises)))], SNR, rng)
-        rows.append({"image": image, "sound": _wav(sound), "word": mask(WORDS[digit], MASKED, rng), "digit": digit})
+        recording, noise = pool.sound(digit, rng), int(rng.integers(len(noises)))
+        sound = mix(_wave(recording, f"a recording of {digit}"), noises[noise], SNR, rng)
+        row = {"image": image, "sound": _wav(sound), "word": mask(WORDS[digit], MASKED, rng), "digit": digit}
+        rows.append({**row, "recording": sha256(recording).hexdigest()[:12], "noise": noise})
     return rows
 
 

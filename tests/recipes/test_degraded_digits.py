@@ -125,7 +125,7 @@ def sources_of(source: Path) -> dict[tuple[str, int], np.ndarray]:
 def test_every_digit_is_as_frequent(out: Path) -> None:
     counts = Counter((split, row["digit"]) for split, row in rows(out))
     assert counts == {(split, digit): count // 10 for split, count in ROWS.items() for digit in range(10)}
-    assert all(list(row) == ["image", "sound", "word", "digit"] for _, row in rows(out))
+    assert all(list(row) == ["image", "sound", "word", "digit", "recording", "noise"] for _, row in rows(out))
 
 
 def test_images_keep_a_quarter_of_the_energy(source: Path, out: Path) -> None:
@@ -164,7 +164,7 @@ def test_speech_is_9_db_below_noise_of_its_own_folds(out: Path) -> None:
     numbers = {"train": {10, 11}, "valid": {5, 6, 7, 8, 9}, "test": {0, 1, 2, 3, 4}}
     folds = {"train": {1, 2, 3}, "valid": {4}, "test": {5}}
     tones = {(digit, k): speech_tone(digit, k) for digit in range(10) for k in range(RECORDINGS)}
-    heard = defaultdict(set)
+    heard, spoken, noises = defaultdict(set), defaultdict(set), defaultdict(set)
     for split, row in rows(out):
         samples, rate = soundfile.read(io.BytesIO(row["sound"]), dtype="float64")
         assert (rate, len(samples)) == (RATE, LENGTH)
@@ -176,10 +176,13 @@ def test_speech_is_9_db_below_noise_of_its_own_folds(out: Path) -> None:
         fold = max(range(1, 6), key=lambda f: amplitude(samples, noise_tone(f)))
         assert fold in folds[split]
         heard[split].add(fold)
+        spoken[row["recording"]].add((digit, number))
+        noises[split, row["noise"]].add(fold)
         speech = amplitude(samples, tones[digit, number]) ** 2 / 2
         noise = (samples**2).mean() - speech
         assert 10 * np.log10(speech / noise) == pytest.approx(-9, abs=0.3)  # the codec leaks some noise into the speech
     assert heard == folds
+    assert all(len(each) == 1 for each in (*spoken.values(), *noises.values()))  # a name is of one recording, one noise
 
 
 def test_a_noise_that_is_mostly_silent_is_mixed_where_it_sounds() -> None:
