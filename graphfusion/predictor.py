@@ -24,6 +24,7 @@ from graphfusion.fit_folder import ARTEFACT, CHECKPOINTS, FitFolder, fit_state, 
 from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, GraphBatch, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import TokenizedSample
+from graphfusion.model import vote_of
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
 from graphfusion.pipeline import Pipeline, document_of, own_randomness
@@ -201,9 +202,9 @@ class FusionPredictor:
         progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
         if not rows:
             raise SchemaError("no row is left to train on.")
-        if self.config.model.fusion == "weighted_vote" and not any(_has_target(r) for r in held):
+        if vote_of(self.config.model) == "weighted" and not any(_has_target(r) for r in held):
             raise ConfigError(
-                "fusion='weighted_vote' fits its weights on validation rows: pass valid=, or use 'soft_vote'."
+                f"fusion={self.config.model.fusion!r} fits its weights on validation rows: pass valid=, or use 'soft_vote'."
             )
         state = self._train(pipeline, Job(rows, held, folder, files, deadline, skip=on_error != "error"), progress)
         self.history = state.history
