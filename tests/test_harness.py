@@ -499,7 +499,14 @@ def test_late_fusion_finds_or_makes_its_members(data: Data, tmp_path: Path, monk
     entry = Entry("toy", lambda _: data, lambda d, s: controls.with_controls(d, {**SMALL, "dim": 16}, s), 1)
     options = ["--results", str(tmp_path), "--jobs", "2", "--models", "late fusion"]
     assert command.main("toy", "", [entry], options) == 0
-    assert sorted(r["model"] for r in results.read(tmp_path / "toy.csv")) == ["a", "b", "late fusion"]
+    made_first = {r["model"]: r for r in results.read(tmp_path / "toy.csv")}
+    assert sorted(made_first) == ["a", "b", "late fusion"]
+    (tmp_path / "toy.csv").unlink()
+    for row in (made_first["b"], {**made_first["late fusion"], "accuracy": "0"}):  # `a` is to be made again
+        results.append(tmp_path / "toy.csv", row)
+    assert command.main("toy", "", [entry], [*options, "a"]) == 0
+    again = {r["model"]: r["accuracy"] for r in results.read(tmp_path / "toy.csv")}
+    assert again == {m: r["accuracy"] for m, r in made_first.items()}
 
 
 def test_a_commit_that_changes_meanwhile_is_told(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,8 +102,10 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
                     print(f"{data.name}, {run.model}, seed {seed}: taken from {found[0]}", flush=True)
                     missing.remove(run)
             todo += [(r, data) for r in missing if r.model != LATE]
-            for run in (r for r in missing if r.model == LATE):
-                needed = {answers_file(m, data, answers): (m, data) for m in single_modalities(every, data)}
+            members = single_modalities(every, data)
+            renewed = any(m in missing for m in members)
+            for run in (r for r in chosen if r.model == LATE and (r in missing or renewed)):
+                needed = {answers_file(m, data, answers): (m, data) for m in members}
                 late.append((run, data, list(needed)))
                 todo += [job for file, job in needed.items() if job not in todo and Answers.load(file) is None]
     if unknown:
