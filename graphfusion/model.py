@@ -92,7 +92,7 @@ def make_model(
         readout=config.readout,
         dropout=config.dropout,
         feedforward=config.feedforward,
-        **_options(config),
+        **strategy_options(config),
     )
     return FusionModel(encoders, fusion, tasks)
 
@@ -102,7 +102,7 @@ def vote_of(config: ModelConfig) -> str:
     return _strategy(config).vote
 
 
-def _options(config: ModelConfig) -> dict[str, Any]:
+def strategy_options(config: ModelConfig) -> dict[str, Any]:
     """Options of the strategy; ConfigError for one that it does not have, or a value of the wrong type."""
     known = options_of(_strategy(config))
     for name in config.fusion_options:

@@ -24,7 +24,7 @@ from graphfusion.fit_folder import ARTEFACT, CHECKPOINTS, FitFolder, fit_state, 
 from graphfusion.fusion import FUSIONS
 from graphfusion.graph_builder import GRAPHS, GraphBatch, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import TokenizedSample
-from graphfusion.model import vote_of
+from graphfusion.model import strategy_options, vote_of
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
 from graphfusion.pipeline import Pipeline, document_of, own_randomness
@@ -114,6 +114,14 @@ class FusionPredictor:
         self.report: Report | None = None
         """Account of the rows of the table of the last fit or answer; a validation table's is only printed."""
         self._pipeline: Pipeline | None = None
+
+    def __repr__(self) -> str:
+        model = self.config.model
+        fitted = "not fitted" if self._pipeline is None else "fitted"
+        names = ", ".join(map(repr, self.targets))
+        return (
+            f"<FusionPredictor of {names}: fusion={model.fusion!r}, graph={model.graph!r}, dim={model.dim}, {fitted}>"
+        )
 
     @property
     def pipeline(self) -> Pipeline:
@@ -328,7 +336,8 @@ class FusionPredictor:
 
     def token_weights(self, table: Any, **options: Any) -> dict[str, list[NDArray[np.float32] | None]]:
         """What share each token has in what is read from its modality: modality → for each row (tokens,), in the order of the
-        nodes of `graph`; no numbers where the modality is missing, None for a row left out. Options: see `predict`.
+        nodes of `graph`; no numbers where the modality is missing, None for a row left out (of which `graph` has no node).
+        Options: see `predict`.
 
         Raises:
             ConfigError: the fusion strategy does not weigh tokens.
@@ -496,6 +505,7 @@ def _check_names(config: RunConfig) -> None:
     for what, name, known in named:
         if name not in tuple(known):
             raise ConfigError(unknown_name(what, name, known))
+    strategy_options(config.model)
     for relation in config.model.relations:
         relation_from_dict(relation)
 

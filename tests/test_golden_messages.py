@@ -92,7 +92,7 @@ CASES: list[Case] = [
     (lambda: predictor().predict(ROWS), errors.ConfigError,
      "this predictor is not fitted yet: call fit(table) or FusionPredictor.load(path) first."),
     (lambda: fit(ROWS, valid=1.5), errors.ConfigError,
-     "valid: expected a share between 0 and 1 or a table, got 1.5."),
+     "valid: expected a share between 0 and 1, a table, or None for no validation, got 1.5."),
     (lambda: fit(ROWS, valid=0.01), errors.ConfigError,
      "valid=0.01: of 8 rows this leaves 8 to train on and 0 to validate on; pass valid=None for no validation."),
     (lambda: fit(ROWS, save_path="t.csv"), errors.ConfigError,

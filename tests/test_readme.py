@@ -59,6 +59,15 @@ def test_the_same_without_python(tables: None, capsys: pytest.CaptureFixture[str
     assert "attention backend" in capsys.readouterr().out
 
 
+def test_the_settings_as_a_file(tables: None) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    Path("run.yaml").write_text(text.replace("epochs: 40", "epochs: 1").replace("dim: 64", "dim: 16"))
+    assert cli.main(["fit", "train.csv", "--config", "run.yaml", "--out", "runs/b", "--quiet"]) == 0
+    fitted = graphfusion.FusionPredictor.load("runs/b")
+    assert repr(fitted) == "<FusionPredictor of 'label': fusion='gated', graph='hub', dim=16, fitted>"
+    assert fitted.schema.inputs["price"] == graphfusion.Tabular("category")
+
+
 def test_a_model_of_pyg_is_accelerated() -> None:
     edge_type = ("a", "to", "a")
     model = torch.nn.ModuleList([HeteroConv({edge_type: GATConv((4, 4), 8, add_self_loops=False)})])

@@ -83,7 +83,7 @@ def read_run(path: Path | None = None, changes: Sequence[Change] = ()) -> Run:
 
 
 def read_change(text: str, below: str = "") -> Change:
-    """`training.lr=1e-3` (or, for a setting, `lr=1e-3`) as a change; the value is read as YAML.
+    """`training.lr=1e-3` (or `lr=1e-3`, since a setting's name says where it stands) as a change; the value is read as YAML.
 
     `below`: the key that the name stands under, as it is, dots and all.
 
@@ -94,7 +94,7 @@ def read_change(text: str, below: str = "") -> Change:
     if not equals or not name.strip():
         raise ConfigError(f"expected NAME=VALUE, such as training.lr=1e-3 or title=text, got {text!r}.")
     place = (below, name) if below else tuple(name.strip().split("."))
-    if len(place) == 1 and place[0] not in KEYS:
+    if place[0] not in KEYS:
         place = next(((section, *place) for section, names in SECTIONS.items() if place[0] in names), place)
     with _told(text):
         return place, parse_yaml(value) if value.strip() else None

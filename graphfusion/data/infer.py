@@ -99,7 +99,7 @@ def _warn_of_whole_numbers(name: str, values: Sequence[float]) -> None:
     if 2 * different <= len(values) and different <= MAX_CATEGORIES and all(v.is_integer() for v in values):
         warnings.warn(
             f"target {name!r} is taken for a number, its values are {different} whole ones; pass columns={{{name!r}: "
-            "Class()}} if they are classes, Number() if not.",
+            "Class()} if they are classes, Number() if not.",
             stacklevel=5,
         )
 

@@ -13,7 +13,9 @@ def split_rows(rows: int, share: float, seed: int) -> tuple[list[int], list[int]
         ConfigError: `share` is not between 0 and 1, or leaves one side without a row.
     """
     if not 0 < share < 1:
-        raise ConfigError(f"valid: expected a share between 0 and 1 or a table, got {share!r}.")
+        raise ConfigError(
+            f"valid: expected a share between 0 and 1, a table, or None for no validation, got {share!r}."
+        )
     count = round(rows * share)
     if not 0 < count < rows:
         raise ConfigError(

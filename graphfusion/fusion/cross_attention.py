@@ -43,7 +43,7 @@ class CrossAttentionFusion(FusionStrategy):
         self.add_readouts(dim, heads, **settings)
         texts = [name for name in self.modalities if builder.node_types[name].kind == "text"]
         if query and query not in self.modalities:
-            raise ConfigError(unknown_name("modality", query, self.modalities))
+            raise ConfigError(f"fusion_options.query: {unknown_name('modality', query, self.modalities)}")
         self.query = query or (texts or list(self.modalities))[0]
         self.others = tuple(name for name in self.modalities if name != self.query)
         self.attention = DotAttention(dim, heads, dropout=dropout)

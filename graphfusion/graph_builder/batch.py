@@ -84,6 +84,10 @@ class GraphBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        nodes = ", ".join(f"{name} {len(store):,}" for name, store in self.nodes.items())
+        return f"GraphBatch({len(self):,} samples; nodes: {nodes}; {len(self.edges)} edge types)"
+
     @property
     def node_types(self) -> tuple[str, ...]:
         """The vocabulary of node types, in order."""

@@ -28,7 +28,7 @@ MOST = 10.0
 
 
 class VotingTask(nn.Module):
-    """A head for each modality; the loss of each is its own, the answer is joined (late or output fusion).
+    """A head for each modality; each learns from its own loss, the answer is joined (late or output fusion).
 
     `average`: y = Σ_m β_m y_m over logits, or over numbers; `soft`: the same over probabilities; `hard`: each modality votes for
     its answer; β = 1 / M. `weighted`: soft, with β on the simplex from `fit_weights`. An absent modality has no vote, the other β
@@ -100,6 +100,11 @@ class VotingTask(nn.Module):
             share = (there & known).sum() / known.sum().clamp(min=1)
             total = total + share * task.loss(self._plain(answers[there, :-1]), target[there])  # type: ignore[operator]
         return total / len(self.members.names)
+
+    def answer_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Of the joined answers, as other strategies' loss is of theirs."""
+        found: Tensor = self.first.loss(self.join(logits), target)
+        return found
 
     def predict(self, logits: Tensor) -> Prediction:
         """Of the joined answers."""

@@ -95,14 +95,17 @@ def _check_finite(logits: Tensor, batch: GraphBatch, name: str) -> None:
 
 
 def score_logits(model: FusionModel, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Metrics of each target (`name/metric` when there are several), `loss`, and `score`: the mean of the primary ones."""
+    """Metrics of each target (`name/metric` when there are several), `loss` of the answers, and `score`: the mean of the primary
+    ones.
+    """
     found: dict[str, Any] = {"loss": 0.0}
     primary = []
     for name, task in model.tasks.items():
         metrics = task.metrics(logits[name], targets[name])  # type: ignore[operator]
         prefix = f"{name}/" if len(model.tasks.names) > 1 else ""
         found |= {prefix + key: value for key, value in metrics.items()}
-        found["loss"] += float(task.loss(logits[name], targets[name]))  # type: ignore[operator]
+        loss = task.answer_loss if isinstance(task, VotingTask) else task.loss
+        found["loss"] += float(loss(logits[name], targets[name]))  # type: ignore[operator]
         if task.primary in metrics:  # type: ignore[operator]
             primary.append(metrics[task.primary])  # type: ignore[index]
     found["score"] = sum(primary) / len(primary) if primary else float("nan")
@@ -116,7 +119,9 @@ def fit_votes(model: FusionModel, held: Batches) -> list[str]:
         return []
     logits, targets, lines = predict_logits(model, held), held.targets(), []
     for name, task in voting.items():
-        how = "fitted on the validation rows" if task.fit_weights(logits[name], targets[name]) else "not fitted"
+        count = int(task.known(targets[name]).sum())
+        fitted = task.fit_weights(logits[name], targets[name])
+        how = f"fitted on {count:,} validation rows, after the epochs, which had equal ones" if fitted else "not fitted"
         shares = ", ".join(f"{m} {w:.3f}" for m, w in task.weights.items())
         lines.append(f"weights of the answers for {name}, {how}: {shares}")
     return lines

@@ -45,6 +45,7 @@ def test_a_file_is_a_run(path: Path) -> None:
 def test_changes_go_over_the_file(path: Path) -> None:
     texts = [
         "lr=5e-4",
+        "fusion_options.segment=4",
         "model.dim=16",
         "columns.photo.size=16",
         "columns.title=none",
@@ -52,7 +53,9 @@ def test_changes_go_over_the_file(path: Path) -> None:
         "seed=0",
     ]
     run = read_run(path, [*map(read_change, texts), read_change("a.b=category", below="columns")])
-    assert run.settings == {"dim": 16, "encoders": {"image": "linear"}, "lr": 0.0005}
+    assert run.settings == {
+        "dim": 16, "encoders": {"image": "linear"}, "lr": 0.0005, "fusion_options": {"segment": 4},
+    }  # fmt: skip
     assert run.targets == ("label", "score")
     assert run.seed == 0
     assert run.columns["photo"] == Image(size=16)

@@ -58,6 +58,7 @@ def same(a: GraphBatch, b: GraphBatch) -> None:
 def test_absent_types_are_there_with_no_rows() -> None:
     batch = small_builder().build([{"text": tokens(2)}, {"text": tokens(3)}])
     assert batch.node_types == ("text", "image")
+    assert repr(batch) == f"GraphBatch(2 samples; nodes: text 5, image 0; {len(batch.edge_types)} edge types)"
     assert len(batch.nodes["image"]) == 0
     assert batch.nodes["image"].ptr.tolist() == [0, 0, 0]
     assert batch.edge_index(("image", "full", "text")).shape == (2, 0)

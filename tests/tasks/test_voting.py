@@ -106,6 +106,19 @@ def test_each_member_learns_from_its_own_loss() -> None:
     assert not grad["sound"].any()
 
 
+@pytest.mark.parametrize("fusion", ["soft_vote", "hard_vote", "output_average", "weighted_vote", "gated"])
+def test_the_loss_that_is_told_is_of_the_answers(fusion: str) -> None:
+    rows = [{"title": f"red pot {i}", "x": float(i % 3), "y": "abc"[i % 3]} for i in range(24)]
+    rows[4]["x"] = rows[5]["title"] = None
+    columns = {"title": gf.Text(), "x": gf.Tabular("number")}
+    predictor = gf.FusionPredictor("y", columns=columns, fusion=fusion, dim=8, heads=2, epochs=2)
+    predictor.fit(rows, valid=rows[:9], quiet=True)
+    for options in ({}, {"without": ("title",)}):
+        truth = ["abc".index(r["y"]) for r in rows]
+        by_hand = -np.log(predictor.predict_proba(rows, **options)[range(24), truth]).mean()
+        assert predictor.evaluate(rows, **options)["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_fitted_weights_are_the_best_of_the_simplex(seed: int) -> None:
     """Against all weights in steps of 1/40."""
