@@ -38,9 +38,9 @@ def cell_name(cell: Any) -> str:
 class Data:
     """A data set: folders with train.parquet, valid.parquet and test.parquet (one, or one a fold), the input columns, `parts` that
     go together under the name of their first (each by itself where none are named), and what `FusionPredictor` is given beside
-    the settings of a model. `choose`: keep the epoch that is best on
-    validation rows; else, where those are blind, the last one. `clusters`: columns; rows that share a value of one (a video, a
-    picture), or what `cluster_of` makes of it, are no independent items, and no such value may be on both sides of a split.
+    the settings of a model. `choose`: keep the epoch that is best on validation rows; else, where those are blind, the last one.
+    `clusters`: columns; rows that share a value of one (a video, a picture), or what `cluster_of` makes of it, are no independent
+    items, and no such value may be on both sides of a split.
     """
 
     name: str
@@ -116,10 +116,9 @@ class Answers:
         """What `save` wrote; None where it is not, or cut short."""
         try:
             with np.load(path) as file:
-                clusters = (
-                    file["clusters"].reshape(len(file["truth"]), -1).tolist()
-                )  # one kind was kept as a vector once
-                return cls(file["truth"].tolist(), file["classes"].tolist(), file["probability"], clusters)
+                truth = file["truth"].tolist()
+                clusters = file["clusters"].reshape(len(truth), -1).tolist()  # a vector where there was one kind only
+                return cls(truth, file["classes"].tolist(), file["probability"], clusters)
         except (OSError, EOFError, zipfile.BadZipFile):
             return None
 

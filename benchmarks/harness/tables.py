@@ -197,9 +197,12 @@ def _strongest(models: Models, reference: str) -> str:
 
 
 def _best(names: Sequence[str], models: Models) -> str:
-    """Which scores highest on validation rows; where some have no such score (late fusion, blind rows), on those of the table."""
-    scored = all(len(_numbers(models[m], "valid_accuracy")) for m in names)
-    return max(names, key=lambda m: mean_of(models[m], "valid_accuracy" if scored else "accuracy"), default="")
+    """Which scores highest on validation rows, of those that have such a score (late fusion has none); where none has, since the
+    rows are blind, on the rows of the table.
+    """
+    scored = [m for m in names if len(_numbers(models[m], "valid_accuracy"))]
+    column = "valid_accuracy" if scored else "accuracy"
+    return max(scored or names, key=lambda m: mean_of(models[m], column), default="")
 
 
 def _tests(models: Models, reference: str, pairs: Mapping[str, Paired | None]) -> list[str]:
