@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,14 @@ class FitFolder:
     def holds_a_fit(self) -> bool:
         """Whether an earlier fit, finished or not, lies here."""
         return (self.path / ARTEFACT).exists() or any((self.path / CHECKPOINTS).glob(STEPS))
+
+    def check_unfinished(self) -> None:
+        """ConfigError if a finished predictor lies here, which a fit that has no checkpoint to go on from would write over."""
+        if (self.path / ARTEFACT).exists():
+            raise ConfigError(
+                f"resume: {self.path} holds a finished predictor and no checkpoint to go on from; use another save_path, or "
+                "resume='restart' to write over it."
+            )
 
     def newest(self) -> dict[str, bytes] | None:
         """The files of the last whole checkpoint, None if there is none; ConfigError if its fit was told otherwise."""
@@ -170,7 +178,7 @@ def rows_digest(pipeline: Pipeline, *parts: Sequence[TokenizedSample]) -> str:
     total = hashlib.sha256()
     for rows in parts:
         for row in rows:
-            total.update(f"{row.id} {sorted(row.targets.items())}".encode())
+            total.update(f"{row.id} {sorted((n, _ordered(cell)) for n, cell in row.targets.items())}".encode())
             for name in pipeline.modalities:
                 if name in row.tokens:
                     tokens = row.tokens[name]
@@ -178,6 +186,11 @@ def rows_digest(pipeline: Pipeline, *parts: Sequence[TokenizedSample]) -> str:
                     total.update(name.encode() + b"".join(array.tobytes() for array in arrays))
         total.update(b"|")
     return total.hexdigest()
+
+
+def _ordered(cell: Any) -> Any:
+    """A cell whose repr is the same in every process."""
+    return sorted(map(repr, cell)) if isinstance(cell, Set) else cell
 
 
 def _scaler(fit: Fit) -> dict[str, Any]:

@@ -80,6 +80,12 @@ class Pipeline:
         for name in targets:
             if name not in schema.targets:
                 raise SchemaError(f"target {name!r}: {unknown_name('target of the schema', name, schema.targets)}")
+        for name, spec in schema.targets.items():
+            if name not in targets:
+                raise SchemaError(
+                    f"column {name!r} is declared as a target ({spec.kind}), and the targets are "
+                    f"{', '.join(map(repr, targets))}: add it to them, declare it as an input, or leave it out with None."
+                )
         if not schema.inputs:
             raise SchemaError(f"the table has no input column beside the target {', '.join(targets)}.")
         raw = [sample.values for sample in train.samples(schema)]

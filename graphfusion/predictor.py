@@ -162,12 +162,11 @@ class FusionPredictor:
         """
         refuse_launchers()
         check_device(self.config.training)
-        if time_limit is not None:
-            self.config = self.config.override({"time_limit": time_limit})
-        limit = self.config.training.time_limit
+        config = self.config if time_limit is None else self.config.override({"time_limit": time_limit})
+        limit = config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
-        folder = FitFolder(Path(save_path), self.targets, self._declared(), self.config) if save_path else None
-        with folder.removed_if_unused() if folder else nullcontext():
+        folder = FitFolder(Path(save_path), self.targets, self._declared(), config) if save_path else None
+        with self._having(config), folder.removed_if_unused() if folder else nullcontext():
             resume = resumes(resume, folder)
             read = read_table(table, media_root, text_columns(self.columns))
             if not len(read):
@@ -175,9 +174,19 @@ class FusionPredictor:
             with FitProgress(self.config.training.epochs, quiet) as progress, own_randomness(self.config.seed, "fit"):
                 files = folder.newest() if resume and folder else None
                 if resume and folder and not files:
+                    folder.check_unfinished()
                     progress.say(f"nothing to resume below {folder.path}: a new fit begins")
                 self._fit_rows(read, valid, on_error, media_root, folder, files, deadline, progress)
         return self
+
+    @contextmanager
+    def _having(self, config: RunConfig) -> Iterator[None]:
+        """Settings for one fit."""
+        mine, self.config = self.config, config
+        try:
+            yield
+        finally:
+            self.config = mine
 
     def _fit_rows(
         self,
@@ -210,7 +219,9 @@ class FusionPredictor:
         progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
         if not rows:
             raise SchemaError("no row is left to train on.")
-        if vote_of(self.config.model) == "weighted" and not any(_has_target(r) for r in held):
+        if held and not any(_has_target(r) for r in held):
+            raise SchemaError("no validation row has a target that is known: pass rows that have one, or valid=None.")
+        if vote_of(self.config.model) == "weighted" and not held:
             raise ConfigError(
                 f"fusion={self.config.model.fusion!r} fits its weights on validation rows: pass valid=, or use 'soft_vote'."
             )
@@ -295,8 +306,8 @@ class FusionPredictor:
         """Metrics over the rows that have the target; `name/metric` with several targets.
 
         `rows` counts the rows that have a target, `unlabelled` those that have none and are not scored, `skipped` those left
-        out. `unseen`: what a class is that no training row had, an `error` or a label that is answered `wrong`. Other options:
-        see `predict`.
+        out. `unseen`: what a class is that no training row had, an `error` or a label that is answered `wrong` (an error either way
+        where a row may have several labels). Other options: see `predict`.
         """
         if unseen not in ("error", "wrong"):
             raise ConfigError(unknown_name("unseen", unseen, ("error", "wrong")))

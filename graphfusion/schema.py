@@ -201,7 +201,9 @@ class Class:
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """Target with any number of labels: a list of them, or one text with labels between `separator`."""
+    """Target with any number of labels: a list of them, or one text with labels between `separator`. No label is an empty list,
+    or a separator alone; an empty cell is unknown.
+    """
 
     kind: ClassVar[str] = "multi_label"
     classes: tuple[str | int, ...] = ()

@@ -608,7 +608,7 @@ def test_mistakes_are_named(make: Any, message: str) -> None:
 def test_a_loss_that_is_not_finite_stops_the_fit() -> None:
     with pytest.raises(GraphFusionError, match=r"in a batch of rows .* lower lr"):
         settings = {**FAST, "optimizer": "sgd", "lr": 1e18, "clip": 0.0, "epochs": 30, "patience": 30}
-        gf.FusionPredictor("score", columns=COLUMNS, **settings).fit(
+        gf.FusionPredictor("score", columns={**SCHEMA.inputs, "label": None}, **settings).fit(
             [{**r, "score": float(i)} for i, r in enumerate(make_rows(12))], valid=None, quiet=True
         )
 

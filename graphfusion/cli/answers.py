@@ -121,8 +121,8 @@ def _write_csv(columns: Columns, file: IO[Any]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """Several labels as one text, in the form that a table is read with."""
-    return "|".join(map(str, value)) if isinstance(value, list) else value
+    """Several labels as one text, in the form that a table is read with; a bar alone for none (an empty cell is unknown)."""
+    return ("|".join(map(str, value)) or "|") if isinstance(value, list) else value
 
 
 def _write_json_lines(columns: Columns, file: IO[Any]) -> None:

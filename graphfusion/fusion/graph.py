@@ -50,6 +50,11 @@ class GraphFusion(TokenFusion):
         types = self.types
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
+        if readout == "hub" and not any(target == HUB != source for source, _, target in builder.edge_types):
+            raise ConfigError(
+                "readout='hub' reads what hub nodes have heard, and no relation leads to them: take a graph with hubs, such as "
+                "'hub', or another readout."
+            )
         learned = {t: r for t, r in builder.relations.items() if isinstance(r, TopKSimilarity)}
         self.learned = tuple(learned)
         self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())

@@ -64,7 +64,7 @@ class GraphBatch:
 
     Raises:
         GraphError: types are missing or unknown, `ptr` is not ascending from 0 to N, an edge is out of range,
-            unsorted, or ties two samples. Values are checked on the CPU, where batches are built; `to` keeps the mark.
+            unsorted, or ties two samples. Values are checked on the CPU, where batches are built.
     """
 
     nodes: Mapping[str, NodeStore]

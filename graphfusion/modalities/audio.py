@@ -78,7 +78,7 @@ class AudioModality:
         place = np.arange(count) + rng.integers(-reach, reach + 1)
         moved = frames[:, place.clip(0, count - 1)]
         for axis, length in enumerate(moved.shape):
-            wide = int(rng.integers(0, 1 + round(0.15 * strength * length)))
+            wide = int(rng.integers(0, 1 + min(length, round(0.15 * strength * length))))
             first = int(rng.integers(0, 1 + length - wide))
             np.moveaxis(moved, axis, 0)[first : first + wide] = 0.0
         values = moved.reshape(self.bands, -1, self.frames_per_token).transpose(1, 0, 2)

@@ -103,7 +103,7 @@ def category(cell: Any) -> str:
 def scale_of(numbers: NDArray[np.float64]) -> tuple[float, float]:
     """(mean, deviation) to standardise with; a constant has the deviation 1."""
     mean, deviation = float(numbers.mean()), float(numbers.std())
-    return mean, deviation if deviation > 1e-9 * max(1.0, abs(mean)) else 1.0
+    return mean, deviation if deviation > 1e-9 * abs(mean) else 1.0
 
 
 def _number_of(column: str, row: Mapping[str, Any]) -> float:

@@ -76,11 +76,12 @@ class ClassificationTask(nn.Module):
         return target >= 0
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean cross-entropy over the samples whose label is known; 0 if there is none."""
+        """Mean cross-entropy over the samples whose label is known, with smoothed labels in training; 0 if there is none."""
         known = self.known(target)
         if not known.any():
             return logits.sum() * 0.0
-        return nn.functional.cross_entropy(logits[known], target[known], label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return nn.functional.cross_entropy(logits[known], target[known], label_smoothing=smoothing)
 
     def predict(self, logits: Tensor) -> Prediction:
         """Most probable class of each sample."""

@@ -72,6 +72,8 @@ def own_child_signals() -> Iterator[None]:
     """
     inactive = not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread()
     before = None if inactive else signal.getsignal(signal.SIGCHLD)
-    yield
-    if not inactive:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    try:
+        yield
+    finally:
+        if not inactive:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)

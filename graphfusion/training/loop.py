@@ -206,7 +206,7 @@ def _validate(fit: Fit, rows: Batches | None) -> dict[str, Any]:
 def _keep_best(fit: Fit, state: FitState, entry: Mapping[str, Any]) -> None:
     """Remember the weights if this epoch is the best so far: by score, then by loss; without validation, always."""
     found = entry.get("valid_score", float(state.epoch))
-    score = (found if found == found else 0.0, -entry.get("valid_loss", 0.0))  # NaN: no validation row has a target
+    score = (found if found == found else 0.0, -entry.get("valid_loss", 0.0))  # NaN (r2 of one row): the loss decides
     if score > state.score:
         state.score, state.best_epoch = score, state.epoch
         state.best_weights = {name: t.detach().cpu().clone() for name, t in fit.model.state_dict().items()}

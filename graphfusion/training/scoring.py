@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,9 +97,9 @@ def _check_finite(logits: Tensor, batch: GraphBatch, name: str) -> None:
 
 def score_logits(model: FusionModel, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Any]:
     """Metrics of each target (`name/metric` when there are several), `loss` of the answers, and `score`: the mean of the primary
-    ones.
+    ones. Targets that no row has are left out; loss and score are NaN where that is all.
     """
-    found: dict[str, Any] = {"loss": 0.0}
+    found: dict[str, Any] = {"loss": 0.0 if _any_known(model, targets) else math.nan}
     primary = []
     for name, task in model.tasks.items():
         metrics = task.metrics(logits[name], targets[name])  # type: ignore[operator]
@@ -106,10 +107,14 @@ def score_logits(model: FusionModel, logits: Mapping[str, Tensor], targets: Mapp
         found |= {prefix + key: value for key, value in metrics.items()}
         loss = task.answer_loss if isinstance(task, VotingTask) else task.loss
         found["loss"] += float(loss(logits[name], targets[name]))  # type: ignore[operator]
-        if task.primary in metrics:  # type: ignore[operator]
+        if not math.isnan(metrics.get(task.primary, math.nan)):  # type: ignore[arg-type, operator]
             primary.append(metrics[task.primary])  # type: ignore[index]
     found["score"] = sum(primary) / len(primary) if primary else float("nan")
     return found
+
+
+def _any_known(model: FusionModel, targets: Mapping[str, Tensor]) -> bool:
+    return any(bool(task.known(targets[name]).any()) for name, task in model.tasks.items())  # type: ignore[operator]
 
 
 def fit_votes(model: FusionModel, held: Batches) -> list[str]:

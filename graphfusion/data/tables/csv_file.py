@@ -34,8 +34,8 @@ def read_csv(path: Path, as_text: Collection[str] = ()) -> pa.Table:
     """The table of a CSV file, its first line the names of the columns (blanks around a name are dropped).
 
     The delimiter is a comma, semicolon, tab or bar, whichever gives all rows the width of the header. Where it is no comma,
-    a column of numbers may have decimal commas (`1.234,5`). Blank lines are passed over. Columns in `as_text` are read
-    as they stand.
+    a column of numbers may have decimal commas (`1.234,5`). Blank lines are passed over. Columns in `as_text` are taken for
+    no numbers; `NA`, `null` and the like are missing there too.
 
     Raises:
         TableError: the rows differ in width, a name comes twice, a quote never closes, or the delimiter cannot be told;

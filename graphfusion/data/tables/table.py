@@ -126,7 +126,7 @@ def read_table(source: Any, root: str | os.PathLike[str] | None = None, as_text:
     `.tsv`), JSON (`.jsonl`, `.ndjson`, `.json`) or Parquet file, or that of a folder with a folder of media files for each
     class. See `read_csv`, `read_json_lines`, `read_class_folder`, `read_hub_dataset` for what each takes.
 
-    A CSV does not say of what type its columns are, so they are guessed; those in `as_text` are read as they stand. Dates
+    A CSV does not say of what type its columns are, so they are guessed; those in `as_text` are no numbers. Dates
     become days since 1970 (a number), durations seconds, decimals floats.
 
     Media paths in cells are relative to `root`: by default the folder, that of the file, or the working directory for rows
