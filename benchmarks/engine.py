@@ -14,6 +14,9 @@ Expected, measured before this project on one seed and not rerun here: digit_ops
 degraded_digits fused 95.9; easy_vqa question alone 66.7, FiLM 99.3-99.7; cmu_mosi linear on all 76.7, bc-LSTM 80.3; esc10 a
 random forest 76.2.
 
+Memory is the peak above what libraries take. Runs of commits before 3ae1af6 counted libraries too; their `peak_mb` is given less
+290, the mean of 8 runs measured both ways (282 to 294).
+
 Results: benchmarks/results/engine.csv (one row a run), engine.md, engine.png.
 """
 
