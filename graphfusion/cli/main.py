@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest
+from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest, weigh
 from graphfusion.cli.parser import Parser, add_command
 from graphfusion.cli.streams import mend_streams, to_stdout
 from graphfusion.errors import GraphFusionError
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Any] = {
     "predict": predict,
     "evaluate": evaluate,
     "embed": embed,
+    "weigh": weigh,
     "doctor": doctor,
     "selftest": selftest,
 }

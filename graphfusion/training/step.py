@@ -79,11 +79,14 @@ def _shares(model: FusionModel, parts: Parts) -> list[dict[str, float] | None]:
 
 
 def _clip(fit: Fit, rows: Sequence[Tensor]) -> None:
-    """Gradients looked at, then scaled to a norm of at most `clip`; with fp16 the scaler looks at them."""
+    """Gradients looked at, then scaled to a norm of at most `clip`. With fp16 the scaler leaves out a step that overflows and
+    halves its scale; once that is below 1, the scale is not to blame any more.
+    """
     fit.accelerator.unscale_gradients()
     parameters = [p for p in fit.step_module.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if fit.config.precision != "fp16":
+    scaler = fit.accelerator.scaler if fit.config.precision == "fp16" else None
+    if scaler is None or scaler.get_scale() < 1:
         check_gradients(fit.model, norm, rows)
     if fit.config.clip:
         torch.nn.utils.clip_grads_with_norm_(parameters, fit.config.clip, norm)

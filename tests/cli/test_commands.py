@@ -193,6 +193,39 @@ def test_vectors(folder: Path, tmp_path: Path, model: gf.FusionPredictor, capsys
     np.testing.assert_allclose([float(rows[5][f"e{i}"]) for i in range(16)], expected[5], rtol=1e-6)
 
 
+def test_weights_of_modalities(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    """One target or two, a column a target and modality; a row left out is empty, a modality that is missing 0."""
+    rows = [
+        {"title": "red kettle", "price": 1.0, "a": "x", "b": "p"},
+        {"title": None, "price": 2.0, "a": "y", "b": "q"},
+    ]
+    rows += [{"title": "wet rain", "price": None, "a": "x", "b": "q"}] * 3
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for targets in (["a"], ["a", "b"]):
+        options = {"fusion": "weighted_sum", "dim": 8, "heads": 2, "epochs": 1}
+        columns = {"title": Text(), **({"b": None} if targets == ["a"] else {})}
+        fitted = gf.FusionPredictor(targets, columns=columns, **options)
+        fitted.fit(rows, valid=None, quiet=True).save(tmp_path / "m")
+        found = fitted.modality_weights(rows)
+        found = found if len(targets) > 1 else {"a": found}
+        assert run(f"weigh {tmp_path}/m {tmp_path}/rows.jsonl --keep title", folder) == 0
+        told = answers(capsys.readouterr().out)
+        names = [f"{target}/{modality}" for target in targets for modality in ("table", "title")]
+        assert sorted(told[0]) == sorted(["row", "title", *names])
+        for name in names:
+            target, modality = name.split("/")
+            np.testing.assert_allclose([float(row[name]) for row in told], found[target][modality], rtol=1e-6)
+        assert float(told[1]["a/title"]) == 0
+        assert float(told[1]["a/table"]) == 1
+    rows[0]["price"] = "much"
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(f"weigh {tmp_path}/m {tmp_path}/odd.jsonl --on-error skip", folder) == 0
+    told = answers(capsys.readouterr().out)
+    assert {told[0][name] for name in names} == {""}
+    assert run("weigh model new --on-error skip", folder) == 2
+    assert "fusion='graph' does not weigh modalities; these do:" in capsys.readouterr().err
+
+
 def test_metrics_as_json_and_as_a_table(folder: Path, model: gf.FusionPredictor, capsys: Capture) -> None:
     expected = model.evaluate(folder / "train.csv")
     assert run("evaluate model train --json", folder) == 0

@@ -142,6 +142,30 @@ def test_the_gradient_that_is_named_is_the_broken_one() -> None:
     assert torch.isfinite(model[0].weight.grad).all()
 
 
+def test_fp16_that_overflows_at_every_scale_is_an_error_not_a_fit_that_stands_still() -> None:
+    """While its scale is above 1 the scaler leaves the step out and halves it. A CPU cannot fit in fp16, but has the scaler."""
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    fit = SimpleNamespace(
+        step_module=model,
+        model=model,
+        config=TrainingConfig(precision="fp16"),
+        accelerator=SimpleNamespace(unscale_gradients=lambda: scaler.unscale_(optimizer), scaler=scaler),
+    )
+    before, scales = model.weight.detach().clone(), []
+    with pytest.raises(TrainingError, match="gradient of 'weight' is not finite in a step over rows 7"):
+        for _ in range(10):
+            optimizer.zero_grad()
+            scaler.scale(model(torch.tensor([[float("inf"), 1.0]])).sum()).backward()
+            scales.append(scaler.get_scale())
+            _clip(fit, [torch.tensor([7])])
+            scaler.step(optimizer)
+            scaler.update()
+    assert scales == [4.0, 2.0, 1.0, 0.5]
+    assert torch.equal(model.weight, before)
+
+
 def test_a_step_that_was_half_applied_is_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("no memory for the moments")
