@@ -39,7 +39,7 @@ STRONGEST: tuple[str, ...] = ()
 """The three words, beside the engine and its controls, that are best on digit_ops' validation rows: named here once its table is
 complete, before any test row of the other data sets is read for them; a test holds them to it.
 """
-CONTROLS = ("graph", "gat", "gatv2", "concat", "transformer")
+CONTROLS = ("graph", "gat", "concat", "transformer")
 """Words that are the engine or that `with_controls` has already."""
 
 
