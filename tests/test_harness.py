@@ -21,7 +21,7 @@ from benchmarks.harness.command import Entry
 from benchmarks.harness.runs import Data, Run, execute
 from benchmarks.harness.scores import pack_clusters, right_items, scores, unpack_clusters
 from benchmarks.harness.splits import PeekError
-from benchmarks.harness.statistics import interval, paired_bootstrap, wilcoxon
+from benchmarks.harness.statistics import interval, paired_bootstrap
 from graphfusion.data import read_table, sealed
 from graphfusion.data.recipe import write_tables
 from graphfusion.errors import TableError
@@ -339,12 +339,6 @@ def test_a_mean_over_clusters_is_one_over_items() -> None:
     difference = np.concatenate([np.ones((1, 90)), np.zeros((1, 10))], axis=1)
     low, high, _ = paired_bootstrap(difference, np.array([[0] * 90 + [1] * 10], np.int32), draws=500)
     assert (low, high) == (0.0, 1.0)
-
-
-def test_wilcoxon_over_seeds() -> None:
-    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.5]), np.array([0.5, 1.0, 1.0, 1.0, 1.0])
-    assert wilcoxon(first, second) == pytest.approx(2 * 0.5**5)
-    assert wilcoxon(first, first) == 1.0
 
 
 # the command

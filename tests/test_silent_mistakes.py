@@ -84,6 +84,9 @@ def test_a_hub_that_hears_nothing_is_not_read() -> None:
         p = gf.FusionPredictor("label", columns=COLUMNS, readout="hub", hubs=2, **settings, **SMALL)
         with pytest.raises(ConfigError, match="no relation leads to them"):
             p.fit(rows(12), valid=None, quiet=True)
+    p = gf.FusionPredictor("label", columns=COLUMNS, readout="hub", hubs=2, **{**SMALL, "layers": 0})
+    with pytest.raises(ConfigError, match="layers=0 lets them hear nothing"):
+        p.fit(rows(12), valid=None, quiet=True)
 
 
 def test_a_time_limit_is_of_one_fit(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from benchmarks.harness.controls import LATE, single_modalities
 from benchmarks.harness.environment import ROOT, end_with_the_parent, environment
 from benchmarks.harness.results import append, read
 from benchmarks.harness.runs import Answers, Data, Run, answers_file, execute, late_fusion
-from benchmarks.harness.tables import plot, table
+from benchmarks.harness.tables import CONTROLS, plot, table
 
 RESULTS = ROOT / "benchmarks" / "results"
 Job = tuple[Run, Data]
@@ -39,9 +39,10 @@ def main(
     arguments: Sequence[str] | None = None,
     also: Callable[[Path], None] = lambda _: None,
     reference: str = "",
+    columns: Sequence[str] = CONTROLS,
 ) -> int:
-    """`name`: of the files in benchmarks/results; `also` draws more from the CSV; `reference`: see `table`. Exit status 1 if a run
-    failed, 2 if there is nothing to show.
+    """`name`: of the files in benchmarks/results; `also` draws more from the CSV; `reference` and `columns`: see `table`. Exit
+    status 1 if a run failed, 2 if there is nothing to show.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the sources; without it recipes download what they can")
@@ -63,11 +64,11 @@ def main(
     if not rows:
         print(f"{path}: no runs yet")
         return 2
-    path.with_suffix(".md").write_text(table(rows, reference))
+    path.with_suffix(".md").write_text(table(rows, reference, columns))
     plot(rows, path.with_suffix(".png"))
     also(path)
     names = {e.name for e in chosen} if options.only else {r["data"] for r in rows}
-    print(table([r for r in rows if r["data"] in names], reference))
+    print(table([r for r in rows if r["data"] in names], reference, columns))
     return 1 if failures else 0
 
 
@@ -85,7 +86,7 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
     around, answers = environment(), path.parent / "answers"
     elsewhere = _elsewhere(path)
     todo: list[Job] = []
-    late: list[tuple[Run, Data, list[Path]]] = []
+    late: list[Late] = []
     done = {_identity(r) for r in read(path)}
     unknown = set(options.models or ())
     for entry in entries:
@@ -106,44 +107,66 @@ def _run_missing(path: Path, entries: Sequence[Entry], options: argparse.Namespa
             renewed = any(m in missing for m in members)
             for run in (r for r in chosen if r.model == LATE and (r in missing or renewed)):
                 needed = {answers_file(m, data, answers): (m, data) for m in members}
-                late.append((run, data, list(needed)))
                 todo += [job for file, job in needed.items() if job not in todo and Answers.load(file) is None]
+                late.append(Late(run, data, list(needed), [job for job in needed.values() if job in todo]))
     if unknown:
         there = sorted({r.model for e in entries for r in e.runs(e.data(options.data), 0)})
         raise SystemExit(f"--models: no {', '.join(sorted(unknown))} here; there are {', '.join(there)}.")
-    failures = _run_all(path, answers, todo, around, options.jobs)
-    for run, data, files in late:
-        members = [given for file in files if (given := Answers.load(file))]
-        if len(members) == len(files):
-            append(path, late_fusion(run, data, members) | around)
-        else:
-            print(f"{data.name}, {run.model}, seed {run.seed}: left out, a single modality has no answers")
-            failures += 1
-    return failures
+    return _run_all(path, answers, todo, late, around, options.jobs)
 
 
-def _run_all(path: Path, answers: Path, todo: Sequence[Job], around: Mapping[str, str], jobs: int) -> int:
+@dataclass
+class Late:
+    """Late fusion that is to be made: the files of its members' answers, and which of these are yet to be fitted."""
+
+    run: Run
+    data: Data
+    files: list[Path]
+    waits: list[Job]
+
+    def __str__(self) -> str:
+        return f"{self.data.name}, {self.run.model}, seed {self.run.seed}"
+
+
+def _run_all(
+    path: Path, answers: Path, todo: Sequence[Job], late: Sequence[Late], around: Mapping[str, str], jobs: int
+) -> int:
+    """How many runs failed. Late fusion is made as soon as its last member is done, so that little is lost by a stop."""
     began, failures = time.monotonic(), 0
+    failures += sum(not _join(path, one, around) for one in late if not one.waits)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, end_with_the_parent, max_tasks_per_child=1) as pool, _dropped(pool):
         futures = {pool.submit(execute, run, data): (run, data) for run, data in todo}
         for count, future in enumerate(as_completed(futures), start=1):
-            run, data = futures[future]
+            job = run, data = futures[future]
             what = f"{count}/{len(todo)} {data.name}, {run.model}, seed {run.seed}"
             try:
                 row, given = future.result()
             except Exception as error:
                 failures += 1
                 print(f"{what}: failed, {type(error).__name__}: {error}", flush=True)
-                continue
-            append(path, row | around | {"commit": _from_to(around["commit"], environment()["commit"])})
-            given.save(answers_file(run, data, answers))
-            left = (time.monotonic() - began) / count * (len(todo) - count) / 60
-            print(
-                f"{what}: {row['split']} {row['accuracy']:.4f}, {row['fit_seconds']} s; about {left:.0f} min left",
-                flush=True,
-            )
+            else:
+                append(path, row | around | {"commit": _from_to(around["commit"], environment()["commit"])})
+                given.save(answers_file(run, data, answers))
+                left = (time.monotonic() - began) / count * (len(todo) - count) / 60
+                print(
+                    f"{what}: {row['split']} {row['accuracy']:.4f}, {row['fit_seconds']} s; about {left:.0f} min left",
+                    flush=True,
+                )
+            for one in (one for one in late if job in one.waits):
+                one.waits.remove(job)
+                failures += not one.waits and not _join(path, one, around)
     return failures
+
+
+def _join(path: Path, late: Late, around: Mapping[str, str]) -> bool:
+    """Append a row of late fusion; False where a member has no answers."""
+    members = [given for file in late.files if (given := Answers.load(file))]
+    if len(members) < len(late.files):
+        print(f"{late}: left out, a single modality has no answers")
+        return False
+    append(path, late_fusion(late.run, late.data, members) | around)
+    return True
 
 
 @contextmanager

@@ -68,10 +68,3 @@ def _variance(values: Numbers, clusters: NDArray[np.intp]) -> float:
     """Of the mean of values (items,), items of one cluster (items,) depending on each other."""
     sums = np.bincount(clusters, values - values.mean())
     return float(len(sums) / (len(sums) - 1) * (sums**2).sum() / len(values) ** 2) if len(sums) > 1 else 0.0
-
-
-def wilcoxon(first: Numbers, second: Numbers) -> float:
-    """Two-sided p of the signed-rank test over paired seeds (Wilcoxon 1945); at least 2^(1−n) for n seeds, 1 if all are equal."""
-    from scipy.stats import wilcoxon as test
-
-    return 1.0 if (first == second).all() else float(test(first, second).pvalue)

@@ -12,27 +12,29 @@ import numpy as np
 
 from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE, OTHERS
 from benchmarks.harness.scores import right_items, unpack_clusters
-from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap, wilcoxon
+from benchmarks.harness.statistics import Numbers, interval, paired_bootstrap
 
 Row = Mapping[str, str]
 Models = Mapping[str, Sequence[Row]]
 
 
-def table(rows: Sequence[Row], reference: str = "") -> str:
+CONTROLS = (*ABLATIONS, *OTHERS, LATE)
+
+
+def table(rows: Sequence[Row], reference: str = "", columns: Sequence[str] = CONTROLS) -> str:
     """One table a data set: the engine, single modalities, other models, ablations; costs as ratios to the engine's; tests. Before
-    them, where the engine stands beside ablations on several data sets, all in one. `reference`: what takes the engine's place in a
-    table without one.
+    them, where the engine stands beside models of `columns` on several data sets, all in one. `reference`: what takes the engine's
+    place in a table without one.
     """
     each = {name: [r for r in rows if r["data"] == name] for name in _in_order(rows, "data")}
-    first = [overview(each)] if len(each) > 1 and any(r["model"] in ABLATIONS for r in rows) else []
+    first = [overview(each, columns)] if len(each) > 1 and any(r["model"] in columns for r in rows) else []
     return "\n".join([*first, *(_of_data(name, own, reference) for name, own in each.items())])
 
 
-def overview(each: Mapping[str, Sequence[Row]]) -> str:
-    """A line a data set: accuracy of the engine and of its controls fitted on as many rows; of single modalities the one that
-    is best (`_best`). In brackets: seeds, where they are others than the engine's.
+def overview(each: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
+    """A line a data set: accuracy of the engine and of the models of `columns` fitted on as many rows; of single modalities the one
+    that is best (`_best`). In brackets: seeds, where they are others than the engine's.
     """
-    columns = (*ABLATIONS, *OTHERS, LATE)
     lines = [
         f"| accuracy, % | seeds | {ENGINE} | {' | '.join(columns)} | best modality alone |",
         f"|{' --- |' * (len(columns) + 4)}",
@@ -71,13 +73,15 @@ def _of_data(name: str, rows: Sequence[Row], wanted: str) -> str:
     split = rows[0]["split"]
     shown = _shown(models)
     reference = _reference(shown, wanted)
+    pairs = {m: _paired(shown, reference, m) for m in shown if m != reference}
+    adjusted = _adjusted(pairs)
     columns = (
         "model", "seeds", f"{split} accuracy, %", "95 % interval over seeds", "macro-F1, %", "weighted F1, %", "valid, %",
-        "parameters", "fit time", "memory", f"less {reference}, points (95 % interval)", "p (Holm)",
+        "parameters", "fit time", "memory", f"less {reference}, points (95 % interval, not adjusted)",
+        f"p (Holm, of {len(adjusted)})",
     )  # fmt: skip
     lines = [f"### {name}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    pairs = {m: _paired(shown, reference, m) for m in shown if m != reference}
-    differences = _differences(pairs, {m: max(len(shown[m]), len(shown[reference])) for m in pairs})
+    differences = {m: _difference(pair, len(shown[m]), len(shown[reference])) for m, pair in pairs.items() if pair}
     for model, own in shown.items():
         accuracy, valid = 100 * _numbers(own, "accuracy"), 100 * _numbers(own, "valid_accuracy")
         several = len(own) > 1
@@ -86,7 +90,7 @@ def _of_data(name: str, rows: Sequence[Row], wanted: str) -> str:
             f"| {_accuracy(own)} "
             f"| {f'± {interval(accuracy):.2f}' if several else ''} | {100 * _numbers(own, 'macro_f1').mean():.2f} "
             f"| {100 * _numbers(own, 'weighted_f1').mean():.2f} | {f'{valid.mean():.2f}' if len(valid) else ''} "
-            f"| {' | '.join((*_costs(own, shown[reference]), *differences.get(model, ('', ''))))} |"
+            f"| {' | '.join((*_costs(own, shown[reference]), differences.get(model, ''), adjusted.get(model, '')))} |"
         )
     around = "; ".join(", ".join(_in_order(rows, c)) for c in ("machine", "versions"))
     threads = ", ".join(t for t in _in_order(rows, "threads") if t)
@@ -96,7 +100,7 @@ def _of_data(name: str, rows: Sequence[Row], wanted: str) -> str:
         *stale,
         *_by_class(shown, reference),
         *_unfinished(shown),
-        *_of_several_commands(shown),
+        *_of_several_commits(shown),
         f"{around}; {threads} thread a run; commit {', '.join(_in_order(rows, 'commit'))}.",
     ]
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
@@ -154,13 +158,18 @@ def _reference(models: Models, wanted: str = "") -> str:
 
 
 def _costs(own: Sequence[Row], reference: Sequence[Row]) -> list[str]:
+    """Parameters, time and memory; times of runs of the same commits alone: others were taken beside other work."""
     if not own[0]["parameters"]:
         return ["", "", ""]
-    cells = [f"{int(own[0]['parameters']):,}"]
-    for column in ("fit_seconds", "peak_mb"):
-        mine, base = _numbers(own, column), _numbers(reference, column)
-        cells.append(f"{mine.mean() / base.mean():.2f} ×" if len(base) and base.mean() else "")
-    return cells
+    both = {r["commit"] for r in own} & {r["commit"] for r in reference}
+    timed, base = ([r for r in rows if r["commit"] in both] for rows in (own, reference))
+    time, memory = _ratio(timed, base, "fit_seconds"), _ratio(own, reference, "peak_mb")
+    return [f"{int(own[0]['parameters']):,}", time, memory]
+
+
+def _ratio(own: Sequence[Row], reference: Sequence[Row], column: str) -> str:
+    mine, base = _numbers(own, column), _numbers(reference, column)
+    return f"{mine.mean() / base.mean():.2f} ×" if len(mine) and len(base) and base.mean() else ""
 
 
 def _by_class(models: Models, reference: str) -> list[str]:
@@ -186,9 +195,9 @@ def _unfinished(models: Models) -> list[str]:
     return [f"Best in the last of its epochs (more might do better): {', '.join(found)}."] if found else []
 
 
-def _of_several_commands(models: Models) -> list[str]:
-    commands = {(r["commit"], r.get("command")) for own in models.values() for r in own if r["fit_seconds"]}
-    return ["Costs are of several commands at different hours: ratios of times are rough."] if len(commands) > 1 else []
+def _of_several_commits(models: Models) -> list[str]:
+    commits = {r["commit"] for own in models.values() for r in own if r["fit_seconds"]}
+    return ["Times are compared within a commit only: others were taken beside other work."] if len(commits) > 1 else []
 
 
 def _strongest(models: Models, reference: str) -> str:
@@ -212,26 +221,30 @@ def _tests(models: Models, reference: str, pairs: Mapping[str, Paired | None]) -
     if not reference.startswith(ENGINE):
         return [_told(models, a, b, _paired(models, a, b)) for a, b in combinations(models, 2)]
     strongest = _strongest(models, reference)
-    others = [*([strongest] if strongest else []), *(a for a in ABLATIONS if a in models)]
-    return [_told(models, reference, m, pairs[m]) for m in others]
+    told = [_told(models, reference, a, pairs[a]) for a in ABLATIONS if a in models]
+    if not strongest:
+        return told
+    first = _told(models, reference, strongest, pairs[strongest])
+    peeked = not len(_numbers(models[strongest], "valid_accuracy"))
+    why = " That model was chosen by these very rows, as no validation rows are scored." if peeked else ""
+    return [f"{first}{why}", *told]
 
 
-def _differences(pairs: Mapping[str, Paired | None], seeds: Mapping[str, int]) -> dict[str, tuple[str, str]]:
-    """What each model scores above the reference, and p of no difference, adjusted for how many models there are (Holm 1979). In
-    brackets: the seeds that both have, where one has more (`seeds`).
+def _difference(pair: Paired, seeds: int, others: int) -> str:
+    """What a model scores above the reference. In brackets: the seeds that both have, where one has more."""
+    return f"{-pair.mean:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f}){_of(pair.seeds, max(seeds, others))}"
+
+
+def _adjusted(pairs: Mapping[str, Paired | None]) -> dict[str, str]:
+    """P of no difference, adjusted for how many rivals of the reference there are (Holm 1979); the engine itself, fitted on other
+    rows, is none.
     """
-    tested = sorted((pair.p, m) for m, pair in pairs.items() if pair)
-    adjusted, least = {}, 0.0
+    tested = sorted((pair.p, m) for m, pair in pairs.items() if pair and not m.startswith(ENGINE))
+    found, least = {}, 0.0
     for place, (p, m) in enumerate(tested):
-        adjusted[m] = least = max(least, min(1.0, (len(tested) - place) * p))
-    return {
-        m: (
-            f"{-pair.mean:+.2f} ({-pair.high:+.2f} to {-pair.low:+.2f}){_of(pair.seeds, seeds[m])}",
-            f"{adjusted[m]:.2g}",
-        )
-        for m, pair in pairs.items()
-        if pair
-    }
+        least = max(least, min(1.0, (len(tested) - place) * p))
+        found[m] = f"{least:.2g}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -244,7 +257,6 @@ class Paired:
     p: float
     seeds: int
     drawn: str
-    wilcoxon: float
 
 
 def _paired(models: Models, one: str, other: str) -> Paired | None:
@@ -261,7 +273,7 @@ def _paired(models: Models, one: str, other: str) -> Paired | None:
     drawn = " × ".join(str(len(set(kind.tolist()))) for kind in clusters)
     drawn = f"{drawn} clusters of items" if drawn else "items"
     mean = float((mine - theirs).mean())
-    return Paired(100 * mean, 100 * low, 100 * high, p, len(seeds), drawn, wilcoxon(mine.sum(1), theirs.sum(1)))
+    return Paired(100 * mean, 100 * low, 100 * high, p, len(seeds), drawn)
 
 
 def _same_rows(models: Models, one: str, other: str) -> bool:
@@ -276,31 +288,63 @@ def _told(models: Models, one: str, other: str, found: Paired | None) -> str:
         common = {r["seed"] for r in models[one]} & {r["seed"] for r in models[other]}
         same = "were right about the same items: there was nothing to take away."
         return f"{one} and {other} {same}" if common else f"{one} less {other}: no seed in common yet."
-    several = found.seeds > 1
-    over_seeds = f"; Wilcoxon over {found.seeds} seeds, p = {found.wilcoxon:.2f}" if several else ""
+    over_seeds = ", Student over seeds" if found.seeds > 1 else ""
     return (
         f"{one} less {other}: {found.mean:+.2f} points, 95 % interval {found.low:+.2f} to {found.high:+.2f} "
-        f"(paired bootstrap over {found.drawn}{', Student over seeds' if several else ''}, p = {found.p:.4f}{over_seeds})."
+        f"(paired bootstrap over {found.drawn}{over_seeds}; not adjusted: p = {found.p:.4f})."
     )
 
 
+KINDS = {
+    "engine": "tab:blue",
+    "engine with less": "tab:cyan",
+    "other way": "tab:gray",
+    "part of the modalities": "tab:orange",
+}
+"""Kind of model → its colour."""
+
+
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Accuracy of every model with its 95 % interval over seeds, one panel a data set."""
+    """Accuracy of every model with its 95 % interval over seeds, one panel a data set, the engine first, the others by accuracy."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     names = _in_order(rows, "data")
-    figure = Figure(figsize=(9, 1 + 2.6 * len(names)), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(len(names))), names, strict=True):
-        shown = _shown(_models([r for r in rows if r["data"] == name])[0])
-        accuracy = [100 * _numbers(own, "accuracy") for own in shown.values()]
-        error = [interval(a) if len(a) > 1 else 0.0 for a in accuracy]
-        colours = ["tab:blue" if m.startswith(ENGINE) else "tab:gray" for m in shown]
-        axes.barh(list(shown), [a.mean() for a in accuracy], xerr=error, color=colours, capsize=3)
+    each = {name: _shown(_models([r for r in rows if r["data"] == name])[0]) for name in names}
+    sizes = [2 + len(models) for models in each.values()]
+    figure = Figure(figsize=(9, 1 + 0.22 * sum(sizes)), layout="constrained")
+    for axes, (name, models) in zip(
+        np.atleast_1d(figure.subplots(len(names), height_ratios=sizes)), each.items(), strict=True
+    ):
+        ordered = sorted(models, key=lambda m: (not m.startswith(ENGINE), -mean_of(models[m], "accuracy")))
+        for place, model in enumerate(ordered):
+            found = 100 * _numbers(models[model], "accuracy")
+            error = interval(found) if len(found) > 1 else 0.0
+            axes.errorbar(found.mean(), place, xerr=error, fmt="o", capsize=3, color=KINDS[_kind(models[model][0])])
+        axes.set_yticks(range(len(ordered)), ordered)
         axes.invert_yaxis()
-        axes.set_xlim(0, 100)
-        axes.set_title(name, loc="left")
+        axes.set_xlim(right=min(100.5, axes.get_xlim()[1]))
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_title(f"{name} ({_seeds(models)})", loc="left")
     axes.set_xlabel(f"{rows[0]['split']} accuracy, % (bars: 95 % interval over seeds)")
+    kinds = {_kind(own[0]) for models in each.values() for own in models.values()}
+    marks = [Line2D([], [], color=colour, marker="o", label=kind) for kind, colour in KINDS.items() if kind in kinds]
+    if len(marks) > 1:
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
     figure.savefig(path, dpi=110)
+
+
+def _kind(row: Row) -> str:
+    if row["model"].startswith(ENGINE):
+        return "engine"
+    if row["model"] in ABLATIONS:
+        return "engine with less"
+    return "part of the modalities" if _parts_seen(row) else "other way"
+
+
+def _seeds(models: Models) -> str:
+    counts = sorted({len(own) for own in models.values()})
+    return f"{' to '.join(str(c) for c in dict.fromkeys((counts[0], counts[-1])))} seed{'s' if counts[-1] > 1 else ''}"
 
 
 def mean_of(rows: Sequence[Row], column: str) -> float:

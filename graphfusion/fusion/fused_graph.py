@@ -13,8 +13,9 @@ from graphfusion.errors import GraphError
 @dataclass(frozen=True)
 class FusedGraph:
     """`states[type]` (N, D) of each node, `readouts[type]` (B, D) of each modality, `unified` (B, D) of each sample;
-    `weights[modality]` (B,) how much it counts in `unified`, and `token_weights[modality]` (N,) each of its tokens in its
-    readout, where the strategy has such a thing; 0 where the modality is absent.
+    `weights[modality]` (B,) how much it counts in `unified`, as the strategy says (a share, a mean gate), and
+    `token_weights[modality]` (N,) each of its tokens in its readout, where the strategy has such a thing; 0 where the modality is
+    absent.
 
     Raises:
         GraphError: a readout or weight does not have one row for each sample.

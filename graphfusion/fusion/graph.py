@@ -26,7 +26,7 @@ class GraphFusion(TokenFusion):
     `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
 
     Raises:
-        ConfigError: `readout` is unknown, or `hub` without hub nodes.
+        ConfigError: `readout` is unknown, or `hub` where nothing reaches hub nodes.
     """
 
     edges = True
@@ -41,7 +41,7 @@ class GraphFusion(TokenFusion):
         layers: int = 2,
         heads: int = 4,
         attention: str | Mapping[EdgeType, str] = "gat",
-        readout: str = "attention",
+        readout: str = "mean",
         dropout: float = 0.0,
         feedforward: int = 0,
         **settings: Any,
@@ -50,6 +50,8 @@ class GraphFusion(TokenFusion):
         types = self.types
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
+        if readout == "hub" and not layers:
+            raise ConfigError("readout='hub' reads what hub nodes have heard, and layers=0 lets them hear nothing.")
         if readout == "hub" and not any(target == HUB != source for source, _, target in builder.edge_types):
             raise ConfigError(
                 "readout='hub' reads what hub nodes have heard, and no relation leads to them: take a graph with hubs, such as "

@@ -16,8 +16,8 @@ from graphfusion.nn import TypedModules, run_recurrent
 
 class LSTMFusion(FusionStrategy):
     """A bidirectional LSTM (Hochreiter & Schmidhuber 1997; Graves & Schmidhuber 2005) over the tokens of each modality; the
-    last states of both directions give the modality's vector, v_m = W_m [h→; h←], and h = W [v_1; …; v_M]. With one text column
-    it is the LSTM text classifier. `feedforward`: width of a direction; 0 for dim.
+    last states of both directions give the modality's vector, v_m = W_m [h→; h←], and h = W GELU([v_1; …; v_M]). With one text
+    column it is the LSTM text classifier. `feedforward`: width of a direction; 0 for dim.
 
     Absent modality: its vector is a learned one.
     """
@@ -41,4 +41,5 @@ class LSTMFusion(FusionStrategy):
             each, last = run_recurrent(self.networks[m], self.dropout(states[m]), batch.nodes[m].ptr)  # type: ignore[arg-type]
             states[m], vector = self.maps[m](each), self.maps[m](last)
             readouts[m] = torch.where(there[:, None], vector, own.to(vector.dtype))
-        return FusedGraph(states, readouts, self.join(torch.cat(list(readouts.values()), dim=1)))
+        joined = nn.functional.gelu(torch.cat(list(readouts.values()), dim=1))
+        return FusedGraph(states, readouts, self.join(joined))

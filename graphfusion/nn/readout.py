@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from graphfusion.errors import ConfigError
 from graphfusion.nn.segment import segment_mean, segment_softmax, segment_sum
 
 
@@ -28,10 +29,15 @@ class AttentionReadout(nn.Module):
     """Sum of a sample's nodes, weighted by a softmax of learned scores, a score per head: (N, D), ptr → (B, D).
 
     Global attention pooling as in Li et al. 2016 (Gated Graph Sequence Neural Networks), with heads.
+
+    Raises:
+        ConfigError: a `dim` that `heads` does not divide.
     """
 
     def __init__(self, dim: int, heads: int = 4) -> None:
         super().__init__()
+        if dim % heads:
+            raise ConfigError(f"dim: expected a multiple of heads={heads}, got {dim}.")
         self.heads = heads
         self.score = nn.Linear(dim, heads)
         self.value = nn.Linear(dim, dim)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from graphfusion.errors import ConfigError
 from graphfusion.graph_builder import EdgeType
 from graphfusion.nn.messages import OnePlan, value_dtype
 from graphfusion.nn.typed import TypedModules
@@ -21,10 +22,15 @@ class RGCNConvolution(OnePlan, nn.Module):
     convolutional networks), W_0 of a node type; relations are few, so W_r is whole. The non-linearity is left to the layer.
 
     The mean is the engine's attention with equal scores, so rules are walked without edge lists.
+
+    Raises:
+        ConfigError: a `dim` that `heads` does not divide.
     """
 
     def __init__(self, node_types: Sequence[str], edge_types: Sequence[EdgeType], dim: int, heads: int) -> None:
         super().__init__()
+        if dim % heads:
+            raise ConfigError(f"dim: expected a multiple of heads={heads}, got {dim}.")
         self.node_types, self.edge_types, self.heads = tuple(node_types), tuple(edge_types), heads
         self.targets = tuple(dict.fromkeys(t[2] for t in edge_types))
         self.own = TypedModules({name: nn.Linear(dim, dim) for name in self.targets})

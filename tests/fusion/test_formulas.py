@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphfusion.errors import ConfigError
 from graphfusion.fusion import (
+    FUSIONS,
     AlternatingCoAttentionFusion,
     BilinearFusion,
     CoAttentionFusion,
@@ -35,7 +36,7 @@ from graphfusion.fusion import (
     options_of,
 )
 from graphfusion.fusion.split_sequence import split
-from graphfusion.graph_builder import GraphBatch, GraphBuilder, NodeStore
+from graphfusion.graph_builder import Full, GraphBatch, GraphBuilder, NodeStore
 from graphfusion.modalities import NodeType
 
 DIM = 8
@@ -316,10 +317,12 @@ def test_parallel_co_attention() -> None:
             hidden = fusion.maps[m](x) + bias[m]
             for n in tokens:
                 if (m, n) in affinity:
-                    hidden = hidden + torch.tanh(x @ affinity[m, n].weight.T @ tokens[n].T) @ fusion.maps[n](tokens[n])
+                    hidden = hidden + torch.tanh(x @ affinity[m, n].weight.T @ tokens[n].T) @ fusion.maps[n](
+                        tokens[n]
+                    ) / len(tokens[n])
                 elif (n, m) in affinity:
                     close = torch.tanh(tokens[n] @ affinity[n, m].weight.T @ x.T)
-                    hidden = hidden + close.T @ fusion.maps[n](tokens[n])
+                    hidden = hidden + close.T @ fusion.maps[n](tokens[n]) / len(tokens[n])
             total = total + fusion.score[m](hidden.tanh())[:, 0].softmax(0) @ x
         return total + fusion.join(total)
 
@@ -342,6 +345,17 @@ def test_alternating_co_attention() -> None:
         return total + fusion.join(total)  # type: ignore[no-any-return]
 
     check(fusion, expected)
+    order = ("image", "text", "sound")
+    kinds = {n: NodeType("text" if n == "text" else "features", (DIM,)) for n in order}
+    other = AlternatingCoAttentionFusion(GraphBuilder(kinds, []), DIM).eval()
+    for part in ("maps", "guides", "score", "join"):
+        setattr(other, part, getattr(fusion, part))
+    other.absent = torch.nn.ParameterList(fusion.absent[list(COUNTS).index(n)] for n in order)
+    batch, features = batch_of({n: COUNTS[n] for n in order})
+    found = other(batch, features)
+    assert list(found.readouts) == list(found.token_weights) == list(order)
+    for b in range(len(batch)):
+        torch.testing.assert_close(found.unified[b], expected(of_sample(batch, features, b)), rtol=1e-4, atol=1e-5)
 
 
 def attend(attention: Any, x: Tensor, y: Tensor, scale: float) -> Tensor:
@@ -530,9 +544,30 @@ def test_lstm() -> None:
                 vectors.append(fusion.maps[n](torch.cat([last[0, 0], last[1, 0]])))
             else:
                 vectors.append(own)
-        return fusion.join(torch.cat(vectors))  # type: ignore[no-any-return]
+        return fusion.join(torch.nn.functional.gelu(torch.cat(vectors)))  # type: ignore[no-any-return]
 
     found = check(fusion, expected)
     features = batch_of(COUNTS)[1]
     states = fusion.networks["image"](features["image"][2:7][:, None])[0][:, 0]
     torch.testing.assert_close(found.states["image"][2:7], fusion.maps["image"](states))
+
+
+@pytest.mark.parametrize("word", ["gated", "concat", "rgcn", "hgt"])
+def test_heads_that_do_not_divide_are_refused_where_a_model_is_made(word: str) -> None:
+    with pytest.raises(ConfigError, match="dim: expected a multiple of heads=3, got 8"):
+        FUSIONS[word](
+            GraphBuilder({n: NodeType(n, (DIM,)) for n in "ab"}, [Full("a", "b")]), DIM, heads=3, readout="attention"
+        )
+
+
+@torch.no_grad()
+def test_co_attention_is_not_flat_from_the_start() -> None:
+    """Tokens as the encoders give them (norm √D): with 64 of them the tanh of affinity and of H keep half of their slope."""
+    torch.manual_seed(0)
+    names, dim = ("text", "image"), 64
+    fusion = CoAttentionFusion(GraphBuilder({n: NodeType(n, (dim,)) for n in names}, []), dim)
+    x, y = (torch.nn.functional.layer_norm(torch.randn(64, dim), (dim,)) for _ in names)
+    close = torch.tanh(fusion.affinity[0](x) @ y.T)
+    hidden = torch.tanh(fusion.maps["text"](x) + close @ fusion.maps["image"](y) / len(y))
+    assert float((1 - close**2).mean()) > 0.5
+    assert float((1 - hidden**2).mean()) > 0.5
