@@ -1,14 +1,15 @@
 """Seconds of a training epoch: the engine beside the same model on PyG's layers, and a dense Transformer over the same tokens.
 
     python benchmarks/epochs.py                                # on a CPU, one thread; prints ratios
+    python benchmarks/epochs.py --strategies                   # the engine beside every other way of fusing instead
     PYTHONPATH=. python3 benchmarks/epochs.py --device cuda    # on a GPU machine; attention runs on the Triton kernels
 
 An epoch is what `fit` does between two validations: batches are drawn and built, copied, and each takes an optimiser step. The
-three models have the same encoders and heads, and as many parameters within 5 %; epochs are interleaved (A B C A B C), medians are
+models have the same encoders and heads, and as many parameters within 5 %; epochs are interleaved (A B C A B C), medians are
 compared. Rows are those of `make demo` (dialled digits), and rows of easy-VQA's shape (a picture of 64 × 64, a question of nine
 words, thirteen answers), drawn at random, for time only. In float32, and on CUDA in bfloat16 too.
 
-Results: benchmarks/results/epochs_<device>.csv.
+Results: benchmarks/results/epochs_<device>.csv; with --strategies strategy_epochs_<device>.csv.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from benchmarks.harness.environment import ROOT, environment
 from benchmarks.recipes import load_recipe
 from graphfusion import FusionPredictor, Image, Text, matched_feedforward
+from graphfusion.config import ModelConfig
 from graphfusion.data import Budget, Table, read_table
 from graphfusion.fusion import FUSIONS, GraphFusion
 from graphfusion.graph_builder import EdgeType
@@ -42,8 +44,11 @@ from graphfusion.training.rows import Batches, Collate
 from graphfusion.training.step import take_step
 from graphfusion.training.transfer import ahead
 
-MODELS = {"graphfusion": "graph", "PyG layers": "on_pyg", "dense Transformer": "transformer"}
+ENGINE = "graphfusion"
+MODELS = {ENGINE: "graph", "PyG layers": "on_pyg", "dense Transformer": "transformer"}
 """Name in the table → fusion strategy."""
+STRATEGIES = {ENGINE: "graph"} | {word: word for word in FUSIONS if word not in ("graph", ModelConfig().attention)}
+"""The word of the engine's default mode is the engine again."""
 WORDS = (
     "what", "is", "the", "color", "of", "shape", "a", "blue", "red",
     "green", "yellow", "teal", "black", "brown", "gray", "circle", "rectangle", "triangle",
@@ -133,17 +138,17 @@ def epoch_of(settings: Mapping[str, Any], table: Table, precision: str, device: 
     return epoch
 
 
-def measure(name: str, options: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
+def measure(name: str, models: Mapping[str, str], options: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
     """A row for each model."""
     FUSIONS["on_pyg"] = PyGFusion
     table, settings = TABLES[name](options.out, options.rows)
     epochs = {}
-    for model, fusion in MODELS.items():
+    for model, fusion in models.items():
         one = {**settings, "fusion": fusion}
         if fusion != "graph":
             one["feedforward"] = matched_feedforward(FusionPredictor(**one), FusionPredictor(**settings), table)
         epochs[model] = epoch_of(one, table, precision, options.device)
-    seconds: dict[str, list[float]] = {model: [] for model in MODELS}
+    seconds: dict[str, list[float]] = {model: [] for model in models}
     for round_ in range(options.rounds + 1):  # the first one warms up
         for model, epoch in epochs.items():
             began = time.perf_counter()
@@ -154,7 +159,7 @@ def measure(name: str, options: argparse.Namespace, precision: str) -> list[dict
     return [
         {
             "rows_of": name, "precision": precision, "model": model, "rows": options.rows, "epoch_seconds": f"{s:.4g}",
-            "times_the_engine": f"{s / middle['graphfusion']:.3g}", "rounds": options.rounds,
+            "times_the_engine": f"{s / middle[ENGINE]:.3g}", "rounds": options.rounds,
         }
         for model, s in middle.items()
     ]  # fmt: skip
@@ -165,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES), help="these rows")
+    parser.add_argument("--strategies", action="store_true", help="every way of fusing, in place of PyG's layers")
     parser.add_argument("--rows", type=int, default=1_024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(".demo"), help="folder of the demo's tables")
@@ -178,18 +184,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         around["machine"] = torch.cuda.get_device_name()
     else:
         torch.set_num_threads(1)
-    found = []
+    models, found = STRATEGIES if options.strategies else MODELS, []
     for precision in ("no", "bf16") if options.device == "cuda" else ("no",):
         for name in options.only:
-            found += measure(name, options, precision)
-            for row in found[-len(MODELS) :]:
+            found += measure(name, models, options, precision)
+            for row in found[-len(models) :]:
                 print(
-                    f"{row['rows_of']:<9} {row['precision']:<5} {row['model']:<18} {row['epoch_seconds']:>8} s an epoch of "
+                    f"{row['rows_of']:<9} {row['precision']:<5} {row['model']:<24} {row['epoch_seconds']:>8} s an epoch of "
                     f"{row['rows']:,} rows, {row['times_the_engine']} times the engine's",
                     flush=True,
                 )
     options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / f"epochs_{options.device}.csv"
+    path = options.results / f"{'strategy_' if options.strategies else ''}epochs_{options.device}.csv"
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*found[0], *around])
         writer.writeheader()

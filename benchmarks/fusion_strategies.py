@@ -7,9 +7,16 @@ on degraded_digits, easy_vqa and esc10.
 
 One word, one row: `FusionPredictor(fusion=WORD)`, everything else as in `benchmarks/engine.py` (from scratch, the epoch chosen on
 validation rows, test rows sealed during the fit), on as many rows as its controls there, and as many parameters as the engine
-within 5 %. The strongest three are those of digit_ops' validation rows, once all have run (until then `--only` knows the first two
-data sets alone). Runs that engine.csv has are taken from there. `weighted_vote` is left out on cmu_mosi: its validation rows are
-blind.
+within 5 %: by the hidden width of a part (`feedforward`), which stands in the settings of each run. Learning rate, epochs, dropout
+and graph are those of the recipe, chosen on validation rows for the engine; no other word was tuned.
+
+The strongest three are those of digit_ops' validation rows, once all have run (until then `--only` knows the first two data
+sets alone). Runs that engine.csv has are taken from there. `weighted_vote` is left out on cmu_mosi, whose validation rows are
+blind; where it is not, the validation score in its row is that of equal weights, since its own are fitted on those rows. esc10
+has one modality: its rows tell how tokens are mixed, not how modalities are fused.
+
+What a word costs: `python benchmarks/epochs.py --strategies`, side by side in one run. Times here are compared within a commit
+only. Memory of runs before commit 3ae1af6 is given less 290 MB of libraries (see engine.py).
 
 Results: benchmarks/results/fusion_strategies.csv (one row a run), .md, .png, and fusion_strategies_weights.png: how the strategies
 that weigh modalities weigh them.
@@ -20,13 +27,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
 from benchmarks.engine import CONTROL_ROWS, ENGINES, data_of
 from benchmarks.harness.command import Entry, main
-from benchmarks.harness.controls import ENGINE, with_controls
+from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE, with_controls
 from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run
 from benchmarks.harness.tables import Row, mean_of, newest
@@ -35,13 +44,15 @@ from graphfusion.fusion import FUSIONS
 
 NAME = "fusion_strategies"
 SEEDS = 3
+"""On digit_ops, of which a run takes minutes; 5 on the others."""
 STRONGEST: tuple[str, ...] = ()
 """The three words, beside the engine and its controls, that are best on digit_ops' validation rows: named here once its table is
 complete, before any test row of the other data sets is read for them; a test holds them to it.
 """
 CONTROLS = ("graph", "gat", "concat", "transformer")
 """Words that are the engine or that `with_controls` has already."""
-
+COLUMNS = (*STRONGEST, "transformer", "concat", *ABLATIONS, LATE)
+"""Of the table of all data sets."""
 
 EQUAL = ("mean", "output_average", "soft_vote", "hard_vote")
 """Words whose weights are equal by construction: nothing to plot."""
@@ -61,18 +72,19 @@ def every_strategy(data: Data, seed: int) -> list[Run]:
 
 
 def strongest(data: Data, seed: int) -> list[Run]:
-    """The engine, its controls, and the strongest words."""
+    """The engine, its controls by the words they have here, and the strongest words."""
     engine, few = ENGINES[data.name], CONTROL_ROWS.get(data.name, 0)
     runs = [Run(word, seed, {**engine, "fusion": word}, rows=few, match=engine) for word in STRONGEST]
-    return [*with_controls(data, engine, seed, few), *runs]
+    controls = with_controls(data, engine, seed, few)
+    return [*(replace(r, model=r.model.lower()) if r.model == "Transformer" else r for r in controls), *runs]
 
 
 def best_of(rows: Sequence[Row], count: int = 3) -> tuple[str, ...]:
-    """The words that are best on digit_ops' validation rows; none before all have all their seeds. `weighted_vote` stands there
-    with equal weights, since its own are fitted on these rows.
+    """The words that are best on digit_ops' validation rows; none before all that have run have all their seeds. `weighted_vote`
+    stands there with equal weights, since its own are fitted on these rows.
     """
-    rows = [r for r in newest(rows) if r["data"] == "digit_ops"]
-    found = {w: [r for r in rows if r["model"] == w] for w in FUSIONS if w not in CONTROLS}
+    rows = [r for r in newest(rows) if r["data"] == "digit_ops" and r["model"] not in CONTROLS]
+    found = {w: [r for r in rows if r["model"] == w] for w in dict.fromkeys(r["model"] for r in rows)}
     if any(len(own) < SEEDS for own in found.values()):
         return ()
     return tuple(sorted(found, key=lambda w: -mean_of(found[w], "valid_accuracy"))[:count])
@@ -80,7 +92,7 @@ def best_of(rows: Sequence[Row], count: int = 3) -> tuple[str, ...]:
 
 def entries() -> list[Entry]:
     """The data sets; those for the strongest only once these are named."""
-    both = [Entry(name, data_of(name), every_strategy, SEEDS) for name in ("cmu_mosi", "digit_ops")]
+    both = [Entry(name, data_of(name), every_strategy, n) for name, n in (("cmu_mosi", 5), ("digit_ops", SEEDS))]
     more = ("degraded_digits", "easy_vqa", "esc10") if STRONGEST else ()
     return [*both, *(Entry(name, data_of(name), strongest, 5) for name in more)]
 
@@ -89,33 +101,41 @@ ENTRIES = entries()
 
 
 def plot_weights(path: Path) -> None:
-    """Mean weight of each modality over the scored rows, by strategy and data set."""
+    """Mean weight of each modality over the scored rows, by strategy and data set, with its deviation over seeds."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     rows = [r for r in newest(read(path)) if r.get("shares") and r["model"] not in EQUAL]
+    rows = [r for r in rows if len(json.loads(r["shares"])) > 1]
     names = list(dict.fromkeys(r["data"] for r in rows))
     if not names:
         return
-    figure = Figure(figsize=(9, 1 + 2.4 * len(names)), layout="constrained")
-    for panel, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
-        own = [r for r in rows if r["data"] == name]
-        words = list(dict.fromkeys(r["model"] for r in own))
-        found = [[json.loads(r["shares"]) for r in own if r["model"] == w] for w in words]
-        left = [0.0] * len(words)
-        for modality in found[0][0]:
-            width = [sum(s[modality] for s in each) / len(each) for each in found]
-            panel.barh(words, width, left=left, label=modality)
-            left = [a + b for a, b in zip(left, width, strict=True)]
+    colours = {
+        m: colormaps["tab10"](i) for i, m in enumerate(dict.fromkeys(m for r in rows for m in json.loads(r["shares"])))
+    }
+    words = {name: list(dict.fromkeys(r["model"] for r in rows if r["data"] == name)) for name in names}
+    sizes = [2 + len(each) for each in words.values()]
+    figure = Figure(figsize=(9, 1 + 0.35 * sum(sizes)), layout="constrained")
+    for panel, name in zip(figure.subplots(len(names), squeeze=False, height_ratios=sizes)[:, 0], names, strict=True):
+        for place, word in enumerate(words[name]):
+            found = [json.loads(r["shares"]) for r in rows if r["data"] == name and r["model"] == word]
+            for k, modality in enumerate(found[0]):
+                each = [shares[modality] for shares in found]
+                high, spread = 0.8 / len(found[0]), stdev(each) if len(each) > 1 else 0.0
+                at = place - 0.4 + (k + 0.5) * high
+                label = modality if place == 0 else None
+                panel.barh(at, fmean(each), high, xerr=spread, color=colours[modality], label=label)
+        panel.set_yticks(range(len(words[name])), [f"{w} (gates)" if w == "gated" else w for w in words[name]])
         panel.invert_yaxis()
         panel.set_title(name, loc="left")
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    panel.set_xlabel("mean weight of a modality over the scored rows and seeds (gates need not sum to 1)")
+    panel.set_xlabel("mean weight of a modality over the scored rows (bars: deviation over seeds; gates are no shares)")
     figure.savefig(path.with_name(f"{path.stem}_weights.png"), dpi=110)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """See the module; exit status as in `benchmarks.harness.command.main`."""
-    return main(NAME, __doc__, ENTRIES, arguments, also=plot_weights)
+    return main(NAME, __doc__, ENTRIES, arguments, also=plot_weights, columns=COLUMNS)
 
 
 if __name__ == "__main__":

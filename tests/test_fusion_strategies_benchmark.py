@@ -66,6 +66,7 @@ def test_the_strongest_are_those_of_the_validation_rows() -> None:
     ]
     assert script.best_of(rows) == tuple(words[-1:-4:-1])
     assert script.best_of(rows[1:]) == ()
+    assert script.best_of([]) == ()
     committed = read(ROOT / "benchmarks" / "results" / "fusion_strategies.csv")
     assert script.best_of(committed) == script.STRONGEST
 
@@ -76,5 +77,5 @@ def test_the_strongest_stand_beside_the_controls(tmp_path: Path, monkeypatch: py
     assert [(e.name, e.seeds) for e in script.entries()][2:] == [("degraded_digits", 5), ("easy_vqa", 5), ("esc10", 5)]
     models = [r.model for r in script.strongest(data, 0)]
     assert models[-3:] == ["gated", "tensor", "mean"]
-    assert {"graph", "no edges", "shuffled edges", "late fusion", "image", "Transformer"} <= set(models)
+    assert {"graph", "no edges", "shuffled edges", "late fusion", "image", "transformer"} <= set(models)
     assert len(set(models)) == len(models)
