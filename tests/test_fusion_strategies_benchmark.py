@@ -74,7 +74,7 @@ def test_the_strongest_are_those_of_the_validation_rows() -> None:
 def test_the_strongest_stand_beside_the_controls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = miniature("degraded_digits", tmp_path)
     monkeypatch.setattr(script, "STRONGEST", ("gated", "tensor", "mean"))
-    assert [(e.name, e.seeds) for e in script.entries()][2:] == [("degraded_digits", 5), ("easy_vqa", 5), ("esc10", 5)]
+    assert [(e.name, e.seeds) for e in script.ENTRIES][2:] == [("degraded_digits", 5), ("easy_vqa", 5), ("esc10", 5)]
     models = [r.model for r in script.strongest(data, 0)]
     assert models[-3:] == ["gated", "tensor", "mean"]
     assert {"graph", "no edges", "shuffled edges", "late fusion", "image", "transformer"} <= set(models)
