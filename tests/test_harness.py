@@ -468,6 +468,34 @@ def test_costs_are_those_of_a_fit_to_as_many_rows() -> None:
     assert "graph, 9 rows less concat" in text
 
 
+def test_times_are_compared_within_a_commit() -> None:
+    listed = [
+        made("graph", 0, [True] * 9, fit_seconds="10", commit="a"),
+        made("graph", 1, [True] * 9, fit_seconds="30", commit="b"),
+        made("concat", 0, [True, *[False] * 8], fit_seconds="5", commit="a"),
+        made("Transformer", 0, [True, *[False] * 8], fit_seconds="5", commit="c"),
+    ]
+    concat, other = (
+        line for line in tables.table(listed).splitlines() if line.startswith(("| concat", "| Transformer"))
+    )
+    assert "| 0.50 × |" in concat  # 5 of 10 seconds, not of 20
+    assert "0.25 ×" not in other
+    assert "0.50 ×" not in other
+    assert "Times are compared within a commit only" in tables.table(listed)
+
+
+def test_the_engine_is_no_rival_of_itself_and_a_choice_by_scored_rows_is_told() -> None:
+    rows = [made("graph", 0, [True] * 6 + [False] * 3, rows="90"), made("graph, 9 rows", 0, [True] * 5 + [False] * 4)]
+    rows += [made("concat", 0, [False] * 4 + [True] * 5), made("gated", 0, [False] * 6 + [True] * 3)]
+    text = tables.table(rows)
+    assert "p (Holm, of 2)" in text
+    (engine,) = (line for line in text.splitlines() if line.startswith("| graph |"))
+    assert engine.endswith("|  |")
+    assert "chosen by these very rows" not in text
+    blind = [{**r, "valid_accuracy": ""} for r in rows]
+    assert "chosen by these very rows" in tables.table(blind)
+
+
 def test_what_makes_another_run(data: Data) -> None:
     one = Run("graph", 0, SMALL)
     assert one.key(data) == Run("graph", 1, dict(SMALL)).key(data)  # the seed is told apart by its own column
