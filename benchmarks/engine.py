@@ -73,6 +73,10 @@ CONTROL_ROWS = {"easy_vqa": 10_000}
 of digit_ops were tried: after as many epochs no model was done, so that differences told of speed alone."""
 
 
+NUMBERED = {"degraded_digits": ("noise",)}
+"""Those of them that count anew in each table: noise 7 of the test rows is another one than noise 7 of the training rows."""
+
+
 def recording(file: str) -> str:
     """Of a file of ESC-10: fold-RECORDING-take."""
     return file.split("-")[1]
@@ -90,7 +94,8 @@ def data_of(name: str) -> Callable[[Path | None], Data]:
         folders = tuple(make_tables(name, source, ROOT / "build" / name / fold, more) for fold, more in folds.items())
         chosen = getattr(recipe, "CHOOSE_EPOCH", True)
         of = recording if name == "esc10" else cell_name
-        return Data(name, folders, INPUTS[name], recipe.FIT, chosen, CLUSTERS[name], of)
+        numbered = NUMBERED.get(name, ())
+        return Data(name, folders, INPUTS[name], recipe.FIT, chosen, CLUSTERS[name], of, numbered=numbered)
 
     return make
 

@@ -156,6 +156,10 @@ def test_a_run_keeps_the_clusters_of_its_items(data: Data) -> None:
     assert unpack_clusters(row["clusters"]).tolist() == [[k // 4 for k in range(40)], [k % 7 for k in range(40)]]
     with pytest.raises(PeekError, match=r"train\.parquet: 10 of film are in test\.parquet too"):
         execute(Run("a", 0, SMALL, ("a",)), replace(data, clusters=("film",), cluster_of=number_of))
+    row, _ = execute(
+        Run("a", 0, SMALL, ("a",)), replace(data, clusters=("film",), cluster_of=number_of, numbered=("film",))
+    )
+    assert unpack_clusters(row["clusters"]).tolist() == [[k // 4 for k in range(40)]]
 
 
 def number_of(film: str) -> str:

@@ -40,7 +40,7 @@ class Data:
     go together under the name of their first (each by itself where none are named), and what `FusionPredictor` is given beside
     the settings of a model. `choose`: keep the epoch that is best on validation rows; else, where those are blind, the last one.
     `clusters`: columns; rows that share a value of one (a video, a picture), or what `cluster_of` makes of it, are no independent
-    items, and no such value may be on both sides of a split.
+    items, and no such value may be on both sides of a split but for `numbered` columns, which count anew in each table.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Data:
     clusters: tuple[str, ...] = ()
     cluster_of: Callable[[Any], str] = cell_name
     parts: tuple[tuple[str, ...], ...] = ()
+    numbered: tuple[str, ...] = ()
 
     def modalities(self) -> dict[str, tuple[str, ...]]:
         """Name → columns."""
@@ -191,7 +192,8 @@ def _fit(run: Run, data: Data, folder: Path) -> Fitted:
     import graphfusion
     from graphfusion.data import counted_rng, read_table, sealed
 
-    refuse_test_rows(folder, data.inputs, data.clusters, data.cluster_of)
+    apart = tuple(name for name in data.clusters if name not in data.numbered)
+    refuse_test_rows(folder, data.inputs, apart, data.cluster_of)
     train = read_table(folder / "train.parquet")
     if 0 < run.rows < len(train):
         train = train.take(sorted(counted_rng(0, "harness/rows").permutation(len(train))[: run.rows].tolist()))
