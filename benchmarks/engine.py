@@ -68,13 +68,11 @@ CLUSTERS = {
 """Columns whose values recur in the test rows (2,000 of digit_ops have 300 sounds and 891 images, of degraded_digits 842 images,
 300 recordings and 80 noises); the files of esc10 by the recording that they were cut from.
 """
+NUMBERED = {"degraded_digits": ("noise",)}
+"""Those of them that count anew in each table: noise 7 of the test rows is another one than noise 7 of the training rows."""
 CONTROL_ROWS = {"easy_vqa": 10_000}
 """Training rows of the controls, where all would take too long; the engine is fitted on as many, too, and on all. Half the rows
 of digit_ops were tried: after as many epochs no model was done, so that differences told of speed alone."""
-
-
-NUMBERED = {"degraded_digits": ("noise",)}
-"""Those of them that count anew in each table: noise 7 of the test rows is another one than noise 7 of the training rows."""
 
 
 def recording(file: str) -> str:

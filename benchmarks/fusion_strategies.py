@@ -8,7 +8,7 @@ on degraded_digits, easy_vqa and esc10.
 One word, one row: `FusionPredictor(fusion=WORD)`, everything else as in `benchmarks/engine.py` (from scratch, the epoch chosen on
 validation rows, test rows sealed during the fit), on as many rows as its controls there, and as many parameters as the engine
 within 5 %: by the hidden width of a part (`feedforward`), which stands in the settings of each run. Learning rate, epochs, dropout
-and graph are those of the recipe, chosen on validation rows for the engine; no other word was tuned.
+and graph are those of the recipe, chosen for the engine before any test row was read; no other word was tuned.
 
 The strongest three are those of digit_ops' validation rows. Runs that engine.csv has are taken from there. `weighted_vote` is
 left out on cmu_mosi, whose validation rows are blind; where it is not, the validation score in its row is that of equal weights,

@@ -8,17 +8,28 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from graphfusion.cli.parser import Parser, check_writable
+from graphfusion.cli.parser import (
+    Parser,
+    add_model_and_table,
+    add_row_options,
+    check_incidents,
+    check_writable,
+    write_incidents,
+)
 from graphfusion.cli.streams import to_stdout
 from graphfusion.errors import TableError
+
+if TYPE_CHECKING:
+    from graphfusion.predictor import FusionPredictor
 
 Columns = Mapping[str, Sequence[Any]]
 
 
-def add_answer_options(parser: Parser) -> argparse._ArgumentGroup:
-    """Where answers go; the group of these options."""
+def add_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Model and table, what to do about the rows, where answers go; the group of the last."""
+    add_model_and_table(parser)
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--out", type=Path, metavar="FILE", help=f"file that ends in {', '.join(WRITERS)}; without it, stdout"
@@ -27,7 +38,26 @@ def add_answer_options(parser: Parser) -> argparse._ArgumentGroup:
         "--keep", nargs="+", default=[], metavar="NAME", help="columns of the table to write beside the answers"
     )
     group.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="of what goes to stdout")
+    add_row_options(parser)
     return group
+
+
+def answer(
+    options: argparse.Namespace,
+    names: Callable[[FusionPredictor], Sequence[str]],
+    made: Callable[[FusionPredictor, argparse.Namespace], Columns],
+) -> int:
+    """Load the model, answer with what `made` gives, and write it; `names` of its columns are checked before the work."""
+    format_of(options)
+    check_incidents(options)
+    from graphfusion.predictor import FusionPredictor
+
+    predictor = FusionPredictor.load(options.model).to(options.device)
+    kept = kept_columns(options, names(predictor))
+    columns = made(predictor, options)
+    write_incidents(predictor, options)
+    write_answers(columns, options, kept)
+    return 0
 
 
 def format_of(options: argparse.Namespace) -> str:
