@@ -50,7 +50,9 @@ class TrainingConfig:
     """How the model is fitted (optimise).
 
     A batch holds at most `batch_size` samples, `max_nodes` nodes and `max_edges` edges (0: what half of the memory takes that
-    is free on the GPU, as measured on a first batch; on a CPU the defaults); `accumulate` batches make one optimiser step.
+    is free on the GPU, as measured on a first batch; on a CPU the defaults), and a row that is larger by itself is cut; strategies
+    without edges know `max_nodes` alone, however many pairs of tokens they look at. `accumulate` batches make one optimiser step;
+    `clip` bounds the norm of its gradient (0: no bound).
     `augment` is the strength of random shifts and masks of training images and sounds (0: none). `modality_dropout` is the
     chance that a training sample loses a given modality (never all of them). `patience` is in epochs, `time_limit` in seconds
     (0: none), `warmup` a share of all steps. `save_every`: seconds between checkpoints within an epoch, beside the one at its

@@ -42,8 +42,8 @@ PROGRESS = "fit.json"
 
 @dataclass(frozen=True)
 class FitFolder:
-    """The `save_path` of a fit, and what the fit was told: targets, what `columns=` declared (in a form that can be compared),
-    settings.
+    """The `save_path` of a fit, and what the fit was told: targets, what `columns=` declared (as `declared_to_dict`
+    gives it), settings.
 
     Raises:
         ConfigError: the path is a file.
@@ -52,7 +52,7 @@ class FitFolder:
 
     path: Path
     targets: tuple[str, ...]
-    declared: Mapping[str, str]
+    declared: Mapping[str, Any]
     config: RunConfig
 
     def __post_init__(self) -> None:
@@ -93,11 +93,7 @@ class FitFolder:
         mine = self.config.to_dict()
         with as_checkpoint_error(str(path)):
             document = document_of(files)
-            declared, targets, saved = (
-                from_json(files[PROGRESS], PROGRESS)["columns"],
-                document["targets"],
-                document["config"],
-            )
+            declared, targets, saved = document["declared"], document["targets"], document["config"]
             for free in FREE:
                 saved["training"][free] = mine["training"][free]
             then, now = ({**c["model"], **c["training"], "seed": c["seed"]} for c in (saved, mine))
@@ -118,10 +114,10 @@ class FitFolder:
         """A checkpoint of where the fit stands; the one before stays, older ones go once it is whole. `digest`: of its rows."""
         progress = {name: value for name, value in vars(state).items() if name != "best_weights"}
         files = {
-            **pipeline.to_files(self.targets, self.config),
+            **pipeline.to_files(self.targets, self.declared, self.config),
             "best.safetensors": to_safetensors(state.best_weights),
             "optimizer.safetensors": to_safetensors(optimizer_tensors(fit.optimizer)),
-            PROGRESS: to_json({**progress, "rows": digest, "columns": self.declared, "scaler": _scaler(fit)}),
+            PROGRESS: to_json({**progress, "rows": digest, "scaler": _scaler(fit)}),
         }
         write_folder(self.path / CHECKPOINTS / f"step-{state.step:09}", files)
         self.remove_checkpoints(keep=2)
@@ -129,7 +125,7 @@ class FitFolder:
     def finish(self, pipeline: Pipeline, report: Report) -> None:
         """The fitted predictor, and what happened to rows."""
         write_file(self.path / INCIDENTS, report.json_lines().encode())
-        write_folder(self.path / ARTEFACT, pipeline.to_files(self.targets, self.config))
+        write_folder(self.path / ARTEFACT, pipeline.to_files(self.targets, self.declared, self.config))
 
     def remove_checkpoints(self, keep: int = 0) -> None:
         """Remove all but the newest `keep`, so that an old one is never taken for one of a newer fit."""
@@ -157,7 +153,6 @@ def fit_state(files: Mapping[str, bytes], fit: Fit, digest: str) -> FitState:
     with as_checkpoint_error(PROGRESS):
         progress = from_json(files[PROGRESS], PROGRESS)
         rows, scaler = progress.pop("rows"), progress.pop("scaler", {})
-        progress.pop("columns")
     if rows != digest:
         raise ConfigError(
             "resume: the training or validation rows are not those of the checkpoint; use another save_path."

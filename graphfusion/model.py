@@ -11,6 +11,7 @@ from graphfusion.config import ModelConfig, check_value
 from graphfusion.encoders import EmbeddingEncoder, make_encoder
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion import FUSIONS, FusedGraph, FusionStrategy, options_of
+from graphfusion.fusion.strategy import SETTINGS, ignored_by
 from graphfusion.graph_builder import HUB, EdgeType, GraphBatch, GraphBuilder, graph_preset, relation_from_dict
 from graphfusion.modalities import Modality
 from graphfusion.nn import TypedModules
@@ -63,8 +64,14 @@ def make_builder(modalities: Mapping[str, Modality], config: ModelConfig) -> Gra
     read = {n: column_of(n, m) for n, m in modalities.items() if m.node_type.kind == "text"}
     one_text = [(a, b) for a in read for b in read if a != b and read[a] == read[b]]
     relations = [relation_from_dict(r) for r in config.relations] or graph_preset(config.graph, layouts, one_text)
-    needed = config.hubs or (1 if any(HUB in (r.source, r.target) for r in relations) else 0)
-    whole = GraphBuilder(layouts, relations, hubs=needed)
+    tied = any(HUB in (r.source, r.target) for r in relations)
+    if tied and not config.hubs:
+        raise ConfigError("hubs: expected 1 or more, since relations lead to hub nodes, got 0.")
+    whole = GraphBuilder(layouts, relations, hubs=config.hubs)
+    names = {relation.name for relation in whole.relations.values()}
+    for name in config.relation_attention if names else ():  # a graph without edges has nothing to say it of
+        if name not in names:
+            raise ConfigError(f"relation_attention: {unknown_name('relation', name, names)}")
     return whole if _strategy(config).edges else GraphBuilder(layouts, [])
 
 
@@ -104,11 +111,23 @@ def vote_of(config: ModelConfig) -> str:
 
 def strategy_options(config: ModelConfig) -> dict[str, Any]:
     """Options of the strategy; ConfigError for one that it does not have, or a value of the wrong type."""
-    known = options_of(_strategy(config))
-    for name in config.fusion_options:
+    kind = _strategy(config)
+    known = options_of(kind)
+    found = {}
+    for name, value in config.fusion_options.items():
         if name not in known:
-            raise ConfigError(f"fusion_options: {unknown_name(f'option of {config.fusion}', name, known)}")
-    return {n: check_value(f"fusion_options.{n}", value, known[n]) for n, value in config.fusion_options.items()}
+            own = f" {name!r} is a setting of its own: write it without fusion_options." if name in SETTINGS else ""
+            raise ConfigError(f"fusion_options: {unknown_name(f'option of {config.fusion}', name, known)}{own}")
+        found[name] = check_value(f"fusion_options.{name}", value, known[name])
+        if name in kind.checks:
+            kind.checks[name](name, found[name])
+    return found
+
+
+def unused_settings(config: ModelConfig) -> dict[str, Any]:
+    """The settings that differ from their defaults and change nothing for the fusion strategy: name → value."""
+    values, usual = vars(config), vars(ModelConfig())
+    return {n: values[n] for n in ignored_by(_strategy(config)) if values[n] != usual[n]}
 
 
 def _strategy(config: ModelConfig) -> type[FusionStrategy]:
@@ -119,8 +138,4 @@ def _strategy(config: ModelConfig) -> type[FusionStrategy]:
 
 def _modes(builder: GraphBuilder, config: ModelConfig) -> dict[EdgeType, str]:
     """The attention mode of each edge type."""
-    names = {name for _, name, _ in builder.edge_types}
-    for name in config.relation_attention if names else ():  # a graph without edges has nothing to say it of
-        if name not in names:
-            raise ConfigError(f"relation_attention: {unknown_name('relation', name, names)}")
     return {t: config.relation_attention.get(t[1], config.attention) for t in builder.edge_types}

@@ -15,7 +15,7 @@ from graphfusion.config import RunConfig
 from graphfusion.data import Budget, Report, Table, counted_seed
 from graphfusion.data.infer import infer_schema
 from graphfusion.encoders import PretrainedEncoder
-from graphfusion.errors import CheckpointError, SchemaError, unknown_name
+from graphfusion.errors import CheckpointError, ConfigError, SchemaError, unknown_name
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import (
     Modality,
@@ -29,10 +29,11 @@ from graphfusion.modalities.backbone import library
 from graphfusion.modalities.pretrained_image import PretrainedImageModality
 from graphfusion.modalities.pretrained_text import PretrainedTextModality
 from graphfusion.model import FusionModel, make_builder, make_model, vote_of
-from graphfusion.schema import Input, Media, Schema, Target
+from graphfusion.schema import Columns, Media, Schema
 from graphfusion.tasks import TargetScale, learn_target, make_task
 from graphfusion.training.cap import cap_rows
 from graphfusion.training.checkpoint import as_checkpoint_error, from_json, tensors_of, to_json, to_safetensors
+from graphfusion.training.memory import out_of_memory
 from graphfusion.training.progress import FitProgress
 
 DOCUMENT = "predictor.json"
@@ -66,7 +67,7 @@ class Pipeline:
         cls,
         train: Table,
         targets: Sequence[str],
-        columns: Schema | Mapping[str, Input | Target | None],
+        columns: Schema | Columns,
         config: RunConfig,
     ) -> Pipeline:
         """Everything that is learned from training rows before the first step, and a fresh model.
@@ -78,6 +79,11 @@ class Pipeline:
         """
         schema = columns if isinstance(columns, Schema) else infer_schema(train, targets, columns)
         for name in targets:
+            if name in schema.inputs:
+                raise SchemaError(
+                    f"target {name!r} is declared as an input ({schema.inputs[name].kind}): declare Class(), MultiLabel() or "
+                    "Number(), or nothing."
+                )
             if name not in schema.targets:
                 raise SchemaError(f"target {name!r}: {unknown_name('target of the schema', name, schema.targets)}")
         for name, spec in schema.targets.items():
@@ -118,7 +124,18 @@ class Pipeline:
                 "modalities": tuple(modalities),
             }
             tasks = {name: make_task(name, spec, scales[name], **options) for name, spec in schema.targets.items()}
-            return cls(schema, modalities, scales, builder, make_model(modalities, builder, tasks, config.model))
+            try:
+                model = make_model(modalities, builder, tasks, config.model)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                with torch.device("meta"):  # shapes alone
+                    count = sum(p.numel() for p in make_model(modalities, builder, tasks, config.model).parameters())
+                raise ConfigError(
+                    f"a model of these settings has {count:,} parameters, more than memory holds: lower dim, layers, hubs, "
+                    "feedforward or fusion_options."
+                ) from error
+            return cls(schema, modalities, scales, builder, model)
 
     def tokenize(
         self, table: Table, on_error: str, targets: bool, budget: Budget, progress: FitProgress | None = None
@@ -134,10 +151,11 @@ class Pipeline:
         report.incidents += cut
         return rows, report
 
-    def to_files(self, targets: Sequence[str], config: RunConfig) -> dict[str, bytes]:
-        """What `from_files` reads, with what the fit was told."""
+    def to_files(self, targets: Sequence[str], declared: Mapping[str, Any], config: RunConfig) -> dict[str, bytes]:
+        """What `from_files` reads, with what the fit was told; `declared` as `declared_to_dict` gives it."""
         document = {
             "targets": list(targets),
+            "declared": dict(declared),
             "config": config.to_dict(),
             "schema": self.schema.to_dict(),
             "modalities": {name: modality_to_dict(m) for name, m in self.modalities.items()},

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,28 @@ from graphfusion.encoders import ENCODERS
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, SchemaError, unknown_name
 from graphfusion.fit_folder import ARTEFACT, CHECKPOINTS, FitFolder, fit_state, resumes, rows_digest
 from graphfusion.fusion import FUSIONS
-from graphfusion.graph_builder import GRAPHS, GraphBatch, Relation, relation_from_dict, relation_to_dict
+from graphfusion.graph_builder import GRAPHS, RELATIONS, GraphBatch, Relation, relation_from_dict, relation_to_dict
 from graphfusion.modalities import TokenizedSample
-from graphfusion.model import strategy_options, vote_of
+from graphfusion.model import strategy_options, unused_settings, vote_of
 from graphfusion.nn import READOUTS
 from graphfusion.ops.hetero_attention import MODES
 from graphfusion.pipeline import Pipeline, document_of, own_randomness
-from graphfusion.schema import TABLE, Class, Input, Media, MultiLabel, Schema, Tabular, Target, Words, column_of
+from graphfusion.schema import (
+    TABLE,
+    Class,
+    Columns,
+    Input,
+    Media,
+    MultiLabel,
+    Schema,
+    Tabular,
+    Target,
+    Words,
+    check_columns,
+    column_of,
+    declared_from_dict,
+    declared_to_dict,
+)
 from graphfusion.tasks import Prediction
 from graphfusion.training import (
     DEVICES,
@@ -57,6 +72,16 @@ from graphfusion.training.progress import FitProgress, MetricsLog
 
 SHOWN = 256
 """Rows that the summary of the graph counts."""
+
+
+class RowOptions(TypedDict, total=False):
+    """What to do about the rows that are answered for: `without` withholds modalities, `on_error` is what a cell that cannot be
+    read does (see `modalities.prepare`), `media_root` the folder of the media files (see `read_table`).
+    """
+
+    without: str | Sequence[str]
+    on_error: str
+    media_root: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +120,7 @@ class FusionPredictor:
         target: str | Sequence[str],
         preset: str = "fast",
         seed: int = 0,
-        columns: Mapping[str, Input | Target | None] | Schema | None = None,
+        columns: Columns | Schema | None = None,
         relations: Sequence[Relation | Mapping[str, Any]] = (),
         **settings: Any,
     ) -> None:
@@ -104,8 +129,13 @@ class FusionPredictor:
         self.targets = (target,) if isinstance(target, str) else tuple(target or ())
         if not self.targets or not all(isinstance(name, str) for name in self.targets):
             raise ConfigError(f"target: expected a column name or several, got {target or 'none'}.")
-        self.columns = columns if isinstance(columns, Schema) else dict(columns or {})
+        if len(set(self.targets)) < len(self.targets):
+            raise ConfigError(f"target: expected each column once, got {', '.join(map(repr, self.targets))}.")
+        if not isinstance(columns, Schema):
+            check_columns(columns or {})
+        self.columns: Columns | Schema = columns if isinstance(columns, Schema) else dict(columns or {})
         if relations:
+            _check_relations(relations)
             settings["relations"] = tuple(r if isinstance(r, Mapping) else relation_to_dict(r) for r in relations)
         base = PRESETS[preset]
         self.config = RunConfig(base.model, base.training, seed).override(settings)
@@ -165,7 +195,7 @@ class FusionPredictor:
         config = self.config if time_limit is None else self.config.override({"time_limit": time_limit})
         limit = config.training.time_limit
         deadline = time.monotonic() + limit if limit else float("inf")
-        folder = FitFolder(Path(save_path), self.targets, self._declared(), config) if save_path else None
+        folder = FitFolder(Path(save_path), self.targets, declared_to_dict(self.columns), config) if save_path else None
         with self._having(config), folder.removed_if_unused() if folder else nullcontext():
             resume = resumes(resume, folder)
             read = read_table(table, media_root, text_columns(self.columns))
@@ -249,6 +279,9 @@ class FusionPredictor:
         )
         frozen = f", of which {count - learned:,} are frozen" if count > learned else ""
         progress.say(f"model: {self.config.model.fusion}, {count:,} parameters{frozen}")
+        unused = ", ".join(f"{name}={value!r}" for name, value in unused_settings(self.config.model).items())
+        if unused:
+            progress.say(f"of no use to {self.config.model.fusion}: {unused}")
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
         fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
@@ -282,14 +315,14 @@ class FusionPredictor:
         with own_randomness(self.config.seed, "fit"):
             return self._learn(read)
 
-    def predict(self, table: Any, **options: Any) -> Any:
+    def predict(self, table: Any, **options: Unpack[RowOptions]) -> Any:
         """One entry per row: a class, a list of labels or a number; with several targets a mapping of such lists.
 
         Options: `without` (modalities to withhold), `on_error` (a row left out by `skip` gives None), `media_root`.
         """
         return self._single({name: p.output for name, p in self._predictions(table, **options).items()})
 
-    def predict_proba(self, table: Any, **options: Any) -> Any:
+    def predict_proba(self, table: Any, **options: Unpack[RowOptions]) -> Any:
         """Probabilities (rows, classes), classes in the order of the schema; NaN in a row left out. Options: see `predict`.
 
         Raises:
@@ -302,7 +335,7 @@ class FusionPredictor:
             )
         return self._single(found)
 
-    def evaluate(self, table: Any, unseen: str = "error", **options: Any) -> dict[str, Any]:
+    def evaluate(self, table: Any, unseen: str = "error", **options: Unpack[RowOptions]) -> dict[str, Any]:
         """Metrics over the rows that have the target; `name/metric` with several targets.
 
         `rows` counts the rows that have a target, `unlabelled` those that have none and are not scored, `skipped` those left
@@ -320,7 +353,7 @@ class FusionPredictor:
         labelled = sum(_has_target(r) for r in rows)
         return {**scores, "rows": labelled, "unlabelled": len(rows) - labelled, "skipped": report.skipped}
 
-    def embed(self, table: Any, **options: Any) -> NDArray[np.float32]:
+    def embed(self, table: Any, **options: Unpack[RowOptions]) -> NDArray[np.float32]:
         """The unified representation (rows, dim); NaN in a row left out. Options: see `predict`."""
         rows, count, _ = self._rows(table, targets=False, **options)
         out = np.full((count, self.config.model.dim), np.nan, np.float32)
@@ -328,7 +361,7 @@ class FusionPredictor:
             out[[r.id for r in rows]] = embed_rows(self.pipeline.model, self._batches(rows)).numpy()
         return out
 
-    def modality_weights(self, table: Any, **options: Any) -> Any:
+    def modality_weights(self, table: Any, **options: Unpack[RowOptions]) -> Any:
         """How much each modality counts for each row: modality → (rows,), 0 where it is missing, NaN in a row left out; with
         several targets a mapping of such. Options: see `predict`.
 
@@ -345,7 +378,7 @@ class FusionPredictor:
                 out[name][modality][[r.id for r in rows]] = share.numpy()
         return self._single(out)
 
-    def token_weights(self, table: Any, **options: Any) -> dict[str, list[NDArray[np.float32] | None]]:
+    def token_weights(self, table: Any, **options: Unpack[RowOptions]) -> dict[str, list[NDArray[np.float32] | None]]:
         """What share each token has in what is read from its modality: modality → for each row (tokens,), in the order of the
         nodes of `graph`; no numbers where the modality is missing, None for a row left out (of which `graph` has no node).
         Options: see `predict`.
@@ -361,14 +394,14 @@ class FusionPredictor:
                 out[modality][row.id] = share.numpy()
         return out
 
-    def graph(self, table: Any, **options: Any) -> GraphBatch:
+    def graph(self, table: Any, **options: Unpack[RowOptions]) -> GraphBatch:
         """The rows as one `GraphBatch`, on the CPU. Options: see `predict`."""
         rows, _, _ = self._rows(table, targets=False, **options)
         return Collate(self.pipeline.builder, {})(rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted predictor to a folder, replacing one that is there in one step."""
-        write_folder(Path(path), self.pipeline.to_files(self.targets, self.config))
+        write_folder(Path(path), self.pipeline.to_files(self.targets, declared_to_dict(self.columns), self.config))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FusionPredictor:
@@ -393,7 +426,10 @@ class FusionPredictor:
         files = read_folder(folder)
         with as_checkpoint_error(f"{folder}"):
             document = document_of(files)
-            predictor = cls(document["targets"])
+            declared = document.get(
+                "declared", {"schema": document["schema"]}
+            )  # an older folder has what they became alone
+            predictor = cls(document["targets"], columns=declared_from_dict(declared))
             predictor.config = RunConfig.from_dict(document["config"])
             predictor._pipeline = Pipeline.from_files(files, predictor.config)
             targets = document["targets"]
@@ -416,25 +452,25 @@ class FusionPredictor:
         return self
 
     def _rows(
-        self,
-        table: Any,
-        targets: bool,
-        without: str | Sequence[str] = (),
-        on_error: str = "error",
-        media_root: str | os.PathLike[str] | None = None,
+        self, table: Any, targets: bool, **options: Unpack[RowOptions]
     ) -> tuple[list[TokenizedSample], int, Report]:
         """Tokenized rows, the number of rows in the table, and the report."""
-        without = (without,) if isinstance(without, str) else tuple(without)
+        for name in options:
+            if name not in RowOptions.__annotations__:
+                raise ConfigError(unknown_name("option", name, RowOptions.__annotations__))
+        given = options.get("without", ())
+        without = (given,) if isinstance(given, str) else tuple(given)
         for name in without:
             if name not in self.pipeline.modalities:
                 hint = f" {name!r} is a column of {TABLE!r}." if name in self.schema.inputs else ""
                 raise ConfigError(f"without: {unknown_name('modality', name, self.pipeline.modalities)}{hint}")
         read = replace(
-            read_table(table, media_root, text_columns(self.schema)), numbers=()
+            read_table(table, options.get("media_root"), text_columns(self.schema)), numbers=()
         )  # answers line up with the rows
         if not len(read):
             self.report = Report()
             return [], 0, self.report
+        on_error = options.get("on_error", "error")
         rows, self.report = self.pipeline.tokenize(read, on_error, targets, self._budget(self._answers_on_gpu))
         wanted = dict.fromkeys(map(self.schema.column_of, self.schema.inputs))
         self.report.absent = tuple(name for name in wanted if name not in read.columns)
@@ -445,7 +481,7 @@ class FusionPredictor:
     def _batches(self, rows: Sequence[TokenizedSample]) -> Batches:
         return Batches.of(rows, self._budget(self._answers_on_gpu), Collate(self.pipeline.builder, {}))
 
-    def _predictions(self, table: Any, **options: Any) -> dict[str, Prediction]:
+    def _predictions(self, table: Any, **options: Unpack[RowOptions]) -> dict[str, Prediction]:
         """Target → prediction with one entry per row of the table."""
         rows, count, _ = self._rows(table, targets=False, **options)
         if not rows:
@@ -476,13 +512,6 @@ class FusionPredictor:
     def _learn(self, train: Table) -> Pipeline:
         return Pipeline.learn(train, self.targets, self.columns, self.config)
 
-    def _declared(self) -> dict[str, str]:
-        """What `columns` says, in a form that can be compared with an earlier fit's."""
-        known = self.columns
-        return (
-            {"schema": repr(known)} if isinstance(known, Schema) else {name: repr(spec) for name, spec in known.items()}
-        )
-
 
 @contextmanager
 def _of_the_validation_table() -> Iterator[None]:
@@ -493,10 +522,18 @@ def _of_the_validation_table() -> Iterator[None]:
         raise type(error)(f"validation table: {error}") from error
 
 
-def text_columns(known: Schema | Mapping[str, Input | Target | None]) -> list[str]:
+def text_columns(known: Schema | Columns) -> list[str]:
     """Columns of a CSV that are not to be taken for numbers: declared or known as text, media or category."""
     named = {**known.inputs, **known.targets} if isinstance(known, Schema) else known
     return [column_of(name, spec) for name, spec in named.items() if _is_textual(spec)]
+
+
+def _check_relations(relations: Sequence[Any]) -> None:
+    """ConfigError for what is no relation policy, nor what `relation_to_dict` makes of one."""
+    for given in relations:
+        if not isinstance(given, (*RELATIONS.values(), Mapping)):
+            preset = f" graph={given!r} takes the preset of this name." if given in GRAPHS else ""
+            raise ConfigError(f"relations: expected policies such as Full('photo', 'caption'), got {given!r}.{preset}")
 
 
 def _check_names(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ modalities and tasks that learn it.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -24,6 +24,17 @@ def _positive(owner: object, *names: str) -> None:
         if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
             what = "a whole number" if name in whole else "a number"
             raise SchemaError(f"{type(owner).__name__}.{name}: expected {what} above 0, got {value!r}.")
+
+
+def _check_classes(owner: Class | MultiLabel) -> None:
+    """Names of classes as a sequence: a text alone would be one class a letter."""
+    if isinstance(owner.classes, str) or not isinstance(owner.classes, Sequence):
+        raise SchemaError(f"{type(owner).__name__}.classes: expected a tuple of names, got {owner.classes!r}.")
+
+
+def _check_flag(owner: object, name: str) -> None:
+    if not isinstance(getattr(owner, name), bool):
+        raise SchemaError(f"{type(owner).__name__}.{name}: expected True or False, got {getattr(owner, name)!r}.")
 
 
 def _check_pixels(owner: Image | Video) -> None:
@@ -58,6 +69,7 @@ class Text:
 
     def __post_init__(self) -> None:
         _positive(self, "max_tokens", "vocab_size")
+        _check_flag(self, "lowercase")
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Video:
     """Moving pictures: `frames_per_second` of them, each resized to `size` x `size` pixels and cut into `patch` x `patch`
     pixels, one node per patch; what lies beyond `max_seconds` is cut. The sound is a column of its own.
 
-    `channels`: 1 (grey) or 3 (RGB). Needs `pip install graphfusion[video]`.
+    `channels`: 1 (grey) or 3 (RGB). Needs `pip install '.[video]'`, from a clone.
     """
 
     kind: ClassVar[str] = "video"
@@ -145,7 +157,8 @@ class Features:
     standardize: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "max_tokens")
+        _positive(self, "max_tokens", *(["width"] if self.width != 0 else []))
+        _check_flag(self, "standardize")
 
 
 @dataclass(frozen=True)
@@ -198,6 +211,9 @@ class Class:
     kind: ClassVar[str] = "class"
     classes: tuple[str | int | bool, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_classes(self)
+
 
 @dataclass(frozen=True)
 class MultiLabel:
@@ -208,6 +224,11 @@ class MultiLabel:
     kind: ClassVar[str] = "multi_label"
     classes: tuple[str | int, ...] = ()
     separator: str = "|"
+
+    def __post_init__(self) -> None:
+        _check_classes(self)
+        if not isinstance(self.separator, str) or not self.separator:
+            raise SchemaError(f"MultiLabel.separator: expected a text of one letter or more, got {self.separator!r}.")
 
 
 @dataclass(frozen=True)
@@ -223,6 +244,10 @@ Input = Words | Media | Tabular | Features
 Target = Class | MultiLabel | Number
 INPUTS: dict[str, type[Input]] = {c.kind: c for c in typing.get_args(Input)}
 TARGETS: dict[str, type[Target]] = {c.kind: c for c in (Class, MultiLabel, Number)}
+
+
+Columns = Mapping[str, Input | Target | None]
+"""What is declared of some columns; None leaves one out."""
 
 
 def column_of(name: str, spec: object) -> str:
@@ -285,7 +310,7 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` gives an equal schema back."""
         return {
-            part: [{"column": name, "kind": spec.kind, **asdict(spec)} for name, spec in getattr(self, part).items()]
+            part: [_written_column(name, spec) for name, spec in getattr(self, part).items()]
             for part in ("inputs", "targets")
         }
 
@@ -308,6 +333,41 @@ class Schema:
         rows = list(self.rows())
         wide = [max(len(row[i]) for row in rows) if rows else 0 for i in (0, 1)]
         return "\n".join(f"{name:<{wide[0]}}  {kind:<{wide[1]}}  {options}".rstrip() for name, kind, options in rows)
+
+
+def check_columns(columns: object) -> None:
+    """SchemaError unless `columns` declares columns: a mapping of names to what they are."""
+    if not isinstance(columns, Mapping):
+        raise SchemaError(f"columns: expected a mapping such as {{'title': Text()}}, got {columns!r}.")
+    known = {kind.__name__: kind for kind in (*INPUTS.values(), *TARGETS.values())}
+    for name, spec in columns.items():
+        if spec is not None and not isinstance(spec, tuple(known.values())):
+            written = {"category": "Tabular('category')", "number": "Tabular('number')"}.get(str(spec))
+            by_kind = {**INPUTS, **TARGETS}.get(str(spec))
+            hint = written or (f"{by_kind.__name__}()" if by_kind else f"one of {', '.join(sorted(known))}, or None")
+            raise SchemaError(f"columns[{name!r}]: expected {hint}, got {spec!r}.")
+
+
+def declared_to_dict(columns: Columns | Schema) -> dict[str, Any]:
+    """Plain JSON types; `declared_from_dict` gives equal declarations back."""
+    if isinstance(columns, Schema):
+        return {"schema": columns.to_dict()}
+    return {"columns": [_written_column(name, spec) for name, spec in columns.items()]}
+
+
+def declared_from_dict(document: Mapping[str, Any]) -> dict[str, Input | Target | None] | Schema:
+    """Read what `declared_to_dict` wrote; an unknown kind or option is refused by name."""
+    if "schema" in document:
+        return Schema.from_dict(document["schema"])
+    kinds = {**INPUTS, **TARGETS}
+    return {c["column"]: None if c["kind"] == "none" else _read_column(c, kinds) for c in document["columns"]}
+
+
+def _written_column(name: str, spec: Input | Target | None) -> dict[str, Any]:
+    if spec is None:
+        return {"column": name, "kind": "none"}
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
+    return {"column": name, "kind": spec.kind, **values}
 
 
 def _short(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -21,29 +22,34 @@ CLOSE = 0.05
 """Share by which two numbers of parameters may differ."""
 
 
-def count_parameters(predictor: FusionPredictor, table: Any) -> int:
+def count_parameters(predictor: FusionPredictor, table: Any, media_root: str | os.PathLike[str] | None = None) -> int:
     """The number of parameters that a fit to these training rows would give the model, frozen ones included.
 
-    `table` is what `FusionPredictor.fit` takes, all rows for training (`valid=None`). Vocabularies and classes are learned from
-    them, no weight is; the predictor stays as it is.
+    `table` and `media_root` are what `FusionPredictor.fit` takes, all rows for training (`valid=None`). Vocabularies and classes
+    are learned from them, no weight is; the predictor stays as it is.
 
     Raises:
         TableError, SchemaError, CellError, ConfigError: as in `fit`.
     """
-    return _parameters(predictor.build(table).model)
+    return _parameters(predictor.build(table, media_root).model)
 
 
-def matched_feedforward(predictor: FusionPredictor, like: FusionPredictor, table: Any) -> int:
+def matched_feedforward(
+    predictor: FusionPredictor, like: FusionPredictor, table: Any, media_root: str | os.PathLike[str] | None = None
+) -> int:
     """The `feedforward` with which `predictor` has as many parameters as `like`, within 5 %.
 
-    `table` is what `FusionPredictor.fit` takes. Of more than 500 rows, 500 are drawn, always the same: vocabularies grow with
-    more, alike in both predictors where they read the same columns. The predictors stay as they are.
+    `table` and `media_root` are what `FusionPredictor.fit` takes. Of more than 500 rows, 500 are drawn, always the same:
+    vocabularies grow with more, alike in both predictors where they read the same columns. The predictors stay as they are.
+
+    Of any two strategies with equal settings, the smaller can be given the parameters of the larger. The reverse often cannot:
+    `feedforward=1` still has the parts that it does not widen.
 
     Raises:
         ConfigError: no width comes within 5 %.
         TableError, SchemaError, CellError: as in `fit`.
     """
-    size, wanted = _sizes(predictor, table), _sizes(like, table)(like.config.model.feedforward)
+    size, wanted = _sizes(predictor, table, media_root), _sizes(like, table, media_root)(like.config.model.feedforward)
     width = _nearest_width(size, wanted)
     if abs(size(width) / wanted - 1) <= CLOSE:
         return width
@@ -67,9 +73,9 @@ def _nearest_width(size: Callable[[int], int], wanted: int) -> int:
     return min((low, high), key=lambda width: abs(size(width) - wanted))
 
 
-def _sizes(predictor: FusionPredictor, table: Any) -> Callable[[int], int]:
+def _sizes(predictor: FusionPredictor, table: Any, media_root: str | os.PathLike[str] | None) -> Callable[[int], int]:
     """`feedforward` → number of parameters; modalities are fitted once."""
-    made = predictor.build(_drawn(read_table(table, as_text=text_columns(predictor.columns))))
+    made = predictor.build(_drawn(read_table(table, media_root, text_columns(predictor.columns))))
 
     @cache
     def size(width: int) -> int:

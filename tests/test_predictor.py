@@ -75,6 +75,18 @@ def test_save_and_load_give_the_same_answers(fitted: tuple[gf.FusionPredictor, P
         gf.FusionPredictor.load(tmp_path / "copy")
 
 
+@pytest.mark.parametrize("columns", [{**COLUMNS, "age": gf.Tabular("category"), "photo": None}, SCHEMA, {}])
+def test_a_loaded_predictor_fits_as_the_one_that_was_saved(columns: Any, tmp_path: Path) -> None:
+    rows = [row | {"age": float(i % 3)} for i, row in enumerate(make_rows(12))]
+    p = gf.FusionPredictor("label", columns=columns, **FAST).fit(rows, valid=None, quiet=True)
+    p.save(tmp_path / "p")
+    q = gf.FusionPredictor.load(tmp_path / "p")
+    assert q.columns == columns
+    again = [p.fit(rows[:10], valid=None, quiet=True), q.fit(rows[:10], valid=None, quiet=True)]
+    assert again[0].schema == again[1].schema
+    np.testing.assert_array_equal(*(each.embed(rows) for each in again))
+
+
 def test_all_modalities_may_be_missing(fitted: tuple[gf.FusionPredictor, Path]) -> None:
     p, _ = fitted
     empty = [dict.fromkeys(SCHEMA.inputs), {"caption": ""}]
@@ -509,6 +521,8 @@ def test_modality_weights_line_up_with_the_rows(fusion: str) -> None:
     other = gf.FusionPredictor("label", columns=COLUMNS, **FAST).fit(rows[4:], valid=None, quiet=True)
     with pytest.raises(ConfigError, match="fusion='graph' does not weigh modalities; these do: gated, hard_vote"):
         other.modality_weights(rows)
+    with pytest.raises(ConfigError, match=r"unknown option 'wihout'. Did you mean 'without'"):
+        other.predict(rows, wihout="photo")  # type: ignore[call-arg]
 
 
 @pytest.mark.filterwarnings("ignore:12 rows seen")
@@ -584,6 +598,13 @@ def test_it_learns_what_only_two_modalities_together_tell() -> None:
         (lambda: gf.FusionPredictor("label", epoch=3), "Did you mean 'epochs'"),
         (lambda: gf.FusionPredictor([]), "got none"),
         (lambda: gf.FusionPredictor(None), "got none"),
+        (lambda: gf.FusionPredictor(["label", "age", "label"]), "target: expected each column once"),
+        (lambda: gf.FusionPredictor("label", columns=["age"]), r"columns: expected a mapping such as \{'title': Text\(\)\}, got \['age'\]"),
+        (lambda: gf.FusionPredictor("label", columns={"age": "category"}), r"columns\['age'\]: expected Tabular\('category'\), got 'category'"),
+        (lambda: gf.FusionPredictor("label", columns={"age": "multi_label"}), r"expected MultiLabel\(\), got"),
+        (lambda: gf.FusionPredictor("label", columns={"age": gf.Text}), "expected one of Audio, Class, .*, or None, got"),
+        (lambda: gf.FusionPredictor("label", columns={"label": gf.Text()}, **FAST).fit(make_rows(4), valid=None), r"declared as an input \(text\)"),
+        (lambda: gf.FusionPredictor("label", relations=["full"]), r"relations: expected policies such as Full.* graph='full' takes the preset"),
         (lambda: gf.FusionPredictor("label", attention="gat2"), "Did you mean 'gatv2'"),
         (lambda: gf.FusionPredictor("label", relation_attention={"full": "dott"}), "Did you mean 'dot'"),
         (lambda: gf.FusionPredictor("label", relation_attention={"fll": "dot"}, **FAST).fit(make_rows(4), valid=None, quiet=True), "Did you mean 'full'"),

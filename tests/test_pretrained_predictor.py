@@ -16,6 +16,7 @@ from graphfusion import FusionPredictor, PretrainedImage, PretrainedText, pipeli
 from graphfusion.cli import main
 from graphfusion.errors import CheckpointError, ConfigError, SchemaError
 from graphfusion.pipeline import Pipeline
+from graphfusion.schema import declared_to_dict
 from tests.checkpoints import save_byte_model, save_image_model, save_text_model
 
 SETTINGS: dict[str, Any] = {
@@ -212,7 +213,7 @@ def fitted(models: Path) -> FusionPredictor:
 
 def changed(p: FusionPredictor, change: Callable[[dict[str, Any]], None]) -> None:
     """Load the predictor with its document changed."""
-    files = p.pipeline.to_files(p.targets, p.config)
+    files = p.pipeline.to_files(p.targets, declared_to_dict(p.columns), p.config)
     document = json.loads(files["predictor.json"])
     change(document["modalities"])
     Pipeline.from_files({**files, "predictor.json": json.dumps(document).encode()}, p.config)
@@ -277,4 +278,4 @@ def test_a_predictor_without_pretrained_models_does_not_ask_for_the_library(monk
     monkeypatch.setattr(pipeline, "library", lambda: pytest.fail("transformers was imported"))
     rows = [{"x": i / 10, "label": str(i % 2)} for i in range(10)]
     p = FusionPredictor("label", **{**SETTINGS, "epochs": 1}).fit(rows, valid=None, quiet=True)
-    pipeline.Pipeline.from_files(p.pipeline.to_files(p.targets, p.config), p.config)
+    pipeline.Pipeline.from_files(p.pipeline.to_files(p.targets, declared_to_dict(p.columns), p.config), p.config)

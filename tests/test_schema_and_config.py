@@ -10,7 +10,7 @@ import pytest
 
 from graphfusion.config import PRESETS, ModelConfig, RunConfig
 from graphfusion.errors import ConfigError, GraphError, SchemaError
-from graphfusion.schema import TABLE, Audio, Class, Image, MultiLabel, Number, Schema, Tabular, Text
+from graphfusion.schema import TABLE, Audio, Class, Features, Image, MultiLabel, Number, Schema, Tabular, Text
 from tests.conftest import SCHEMA
 
 
@@ -34,6 +34,11 @@ def test_node_types_follow_the_columns() -> None:
         (lambda: Image(channels=2), "1 .grey. or 3"),
         (lambda: Audio(hop=-1), "hop"),
         (lambda: Tabular("categry"), "category"),
+        (lambda: MultiLabel(separator=""), "MultiLabel.separator: expected a text of one letter or more, got ''"),
+        (lambda: Class("ab"), "Class.classes: expected a tuple of names, got 'ab'"),
+        (lambda: Features(width=-1), "Features.width: expected a whole number above 0, got -1"),
+        (lambda: Features(width="x"), "Features.width: expected a whole number above 0, got 'x'"),
+        (lambda: Text(lowercase="no"), "Text.lowercase: expected True or False, got 'no'"),
         (lambda: Schema({"a": Text()}, {"a": Class()}), "input and a target"),
         (lambda: Schema({"a": Class()}), "expected one of Text"),
         (lambda: Schema({TABLE: Text()}), "rename the column"),

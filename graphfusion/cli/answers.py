@@ -37,7 +37,7 @@ def add_options(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--keep", nargs="+", default=[], metavar="NAME", help="columns of the table to write beside the answers"
     )
-    group.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="of what goes to stdout")
+    group.add_argument("--format", choices=("csv", "jsonl"), help="of what goes to stdout; without it, csv")
     add_row_options(parser)
     return group
 
@@ -67,7 +67,11 @@ def format_of(options: argparse.Namespace) -> str:
         TableError: the file cannot be written to; so that this is known before the work.
     """
     if options.out is None:
-        return f".{options.format}"
+        return f".{options.format or 'csv'}"
+    if options.format:
+        raise TableError(
+            f"--format {options.format} is of what goes to stdout; the ending of --out says what a file is."
+        )
     out: Path = options.out
     ending = out.suffix.lower()
     if ending not in WRITERS:

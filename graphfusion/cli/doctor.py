@@ -94,7 +94,7 @@ def packages() -> list[str]:
         there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         missing = ", ".join(name for name, version in versions.items() if not version)
         what = f"extra {extra!r}" if extra else "libraries"
-        advice = f"pip install 'graphfusion[{extra}]'" if extra else "pip install graphfusion"
+        advice = f"pip install '.[{extra}]' in a clone" if extra else "pip install . in a clone"
         lines.append(f"{what}: {there or 'none'}" + (f"; missing: {missing} ({advice})" if missing else ""))
     return lines
 

@@ -80,7 +80,7 @@ def _changes(options: argparse.Namespace) -> list[Change]:
 
 def _valid(text: str) -> Any:
     """A share, the path of a table, or None."""
-    if text == "none":
+    if text.lower() == "none":
         return None
     try:
         return float(text)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from graphfusion import __version__
 from graphfusion.cli import doctor, embed, evaluate, fit, predict, selftest, weigh
 from graphfusion.cli.parser import Parser, add_command
 from graphfusion.cli.streams import mend_streams, to_stdout
@@ -40,6 +41,11 @@ OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"\b(another|the|below) save_path\b": r"\1 --out",
     r"^(save_path|media_root):": lambda found: {"save_path": "--out:", "media_root": "--media-root:"}[found[1]],
     r"\bmedia_root=": "--media-root",
+    r"^valid=": "--valid ",
+    r"^valid:": "--valid:",
+    r"\bvalid=None\b": "--valid none",
+    r"\bor None for no validation": "or none for no validation",
+    r"\bpass valid=": "pass --valid",
     rf"\bcolumns=\{{{_QUOTED}: (\w+)\(\)\}}": lambda found: (
         f"--columns {shlex.quote(f'{ast.literal_eval(found[1])}={_kind(found[2])}')}"
     ),
@@ -79,6 +85,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="graphfusion", description="Fuse text, images, audio and tables as one graph.", allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=f"graphfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, module in COMMANDS.items():
         module.add_options(add_command(commands, name, module.SENTENCE, module.EXAMPLE))

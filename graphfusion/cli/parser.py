@@ -99,8 +99,8 @@ def check_incidents(options: argparse.Namespace) -> None:
         raise TableError(f"--incidents {path}: that is where the answers go (--out); choose another file.")
 
 
-def check_writable(option: str, path: Path, table: str) -> None:
-    """TableError if a file cannot be written there, or is the table that is read."""
+def check_writable(option: str, path: Path, table: str = "") -> None:
+    """TableError if a file cannot be written there, or is the table that is read, if one is."""
     if not path.parent.is_dir():
         raise TableError(f"{option} {path}: there is no folder {path.parent}; make it first.")
     if path.exists() and os.path.exists(table) and path.samefile(table):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphfusion.cli.doctor import machine
-from graphfusion.cli.parser import Parser
+from graphfusion.cli.parser import Parser, check_writable
 from graphfusion.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:  # the checks bring torch and all else: imported when they run
@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Print each figure as it comes; 1 if one failed or there was none."""
     from graphfusion.selftest import CHECKS
 
+    if options.report:
+        check_writable("--report", options.report)
     results: list[tuple[Figure, float]] = []
     for name, check in choose(CHECKS, options.only).items():
         results.append(run_check(name, check, options.full))

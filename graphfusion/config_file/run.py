@@ -127,7 +127,10 @@ def _unknown_key(key: str) -> str:
     if near and near[0] in section:
         name = near[0]
         return f"unknown key {key!r}. Did you mean the setting {name!r} of {section[name]}? Write {section[name]}: {{{name}: …}}."
-    return unknown_name("key", key, KEYS)
+    known = unknown_name("key", key, KEYS)
+    if near:
+        return known
+    return f"{known} Settings: {', '.join(sorted(section))}. An option of a fusion strategy is fusion_options.NAME."
 
 
 def _targets(value: Any) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ class BilinearFusion(PooledFusion):
     Hadamard product for low-rank bilinear pooling) beside a linear map of each modality; with one modality, its form with
     itself.
 
-    Forms are `feedforward` wide (0: 2 · dim). Absent modality: its pairs and its map are left out.
+    Forms are `feedforward` wide (0: 2 · dim). Absent modality: its pairs and its map are left out; h is the biases of
+    P and S where none is there.
     """
 
     def __init__(

@@ -26,11 +26,12 @@ class CoAttentionFusion(FusionStrategy):
     """
 
     weighs_tokens = True
+    ignores = ("layers", "heads", "readout")
 
     def __init__(
         self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.pairs = tuple(combinations(self.modalities, 2))
         self.affinity = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in self.pairs)
         for affinity in self.affinity:
@@ -68,11 +69,12 @@ class AlternatingCoAttentionFusion(FusionStrategy):
     """
 
     weighs_tokens = True
+    ignores = ("layers", "heads", "readout")
 
     def __init__(
         self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         kinds = {m: builder.node_types[m].kind for m in self.modalities}
         self.turns = tuple(sorted(self.modalities, key=lambda m: kinds[m] != "text"))
         self.maps = TypedModules({m: nn.Linear(dim, dim) for m in self.modalities})

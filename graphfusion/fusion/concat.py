@@ -29,7 +29,7 @@ class ConcatFusion(FusionStrategy):
         feedforward: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.add_readouts(dim, **settings)
         widths = [dim * len(self.types), *[feedforward or 2 * dim] * layers]
         hidden = [nn.Sequential(nn.Linear(a, b), nn.GELU(), nn.Dropout(dropout)) for a, b in pairwise(widths)]

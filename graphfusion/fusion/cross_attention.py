@@ -30,6 +30,8 @@ class CrossAttentionFusion(FusionStrategy):
         ConfigError: `query` is no modality.
     """
 
+    ignores = ("layers",)
+
     def __init__(
         self,
         builder: GraphBuilder,
@@ -40,7 +42,7 @@ class CrossAttentionFusion(FusionStrategy):
         query: str = "",
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.add_readouts(dim, heads, **settings)
         texts = [name for name in self.modalities if builder.node_types[name].kind == "text"]
         if query and query not in self.modalities:

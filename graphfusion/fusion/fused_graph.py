@@ -12,13 +12,14 @@ from graphfusion.errors import GraphError
 
 @dataclass(frozen=True)
 class FusedGraph:
-    """`states[type]` (N, D) of each node, `readouts[type]` (B, D) of each modality, `unified` (B, D) of each sample;
-    `weights[modality]` (B,) how much it counts in `unified`, as the strategy says (a share, a mean gate), and
-    `token_weights[modality]` (N,) each of its tokens in its readout, where the strategy has such a thing; 0 where the modality is
-    absent.
+    """`states[type]` (N, D) of each node, `readouts[type]` (B, D) of each modality, `unified` (B, D) of each sample.
+
+    Where the strategy has such a thing: `weights[modality]` (B,), how much it counts in `unified` as the strategy says (a share, a
+    mean gate), 0 where it is absent; `token_weights[modality]` (N,), each of its tokens in what is read from it. The weights of a
+    vote are those of `unified`, which is no more than an embedding there; what each answer weighs is the task's (`VotingTask`).
 
     Raises:
-        GraphError: a readout or weight does not have one row for each sample.
+        GraphError: a readout or weight does not have a row for each sample (or node), or a readout is not as wide as `unified`.
     """
 
     states: Mapping[str, Tensor]
@@ -28,10 +29,17 @@ class FusedGraph:
     token_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, found in (("readout", self.readouts), ("weight", self.weights)):
-            for name, rows in found.items():
-                if len(rows) != len(self.unified):
-                    raise GraphError(f"{what} {name!r}: expected {len(self.unified)} rows, got {len(rows)}.")
+        for name, rows in self.readouts.items():
+            _check_shape(f"readout {name!r}", rows, tuple(self.unified.shape))
+        for name, rows in self.weights.items():
+            _check_shape(f"weight {name!r}", rows, (len(self.unified),))
+        for name, rows in self.token_weights.items():
+            _check_shape(f"token weight {name!r}", rows, (len(self.states[name]),))
+
+
+def _check_shape(what: str, rows: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(rows.shape) != expected:
+        raise GraphError(f"{what}: expected the shape {expected}, got {tuple(rows.shape)}.")
 
 
 def in_order(features: Mapping[str, Tensor], types: Sequence[str]) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ class GatedFusion(PooledFusion):
     """Gated multimodal unit (Arevalo et al. 2017, Gated multimodal units for information fusion), its form for any number of
     modalities: g_m = tanh(W_m h_m), z_m = σ(U_m [h_1; …; h_M]), h = W Σ_m z_m ∘ g_m.
 
-    Gates are `feedforward` wide (0: 2 · dim). Absent modality: its gate is 0, and the others' gates see its learned vector.
+    Gates are `feedforward` wide (0: 2 · dim). Absent modality: its gate is 0, and the others' gates see its learned vector; h is
+    the bias of W where none is there.
     The weight of a modality is the mean of its gate over the width: gates are independent, so weights do not sum to 1.
     """
 

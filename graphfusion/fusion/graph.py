@@ -46,7 +46,7 @@ class GraphFusion(TokenFusion):
         feedforward: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         types = self.types
         if readout == "hub" and not builder.hubs:
             raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
@@ -113,6 +113,7 @@ class GATFusion(GraphFusion):
     """
 
     mode = "gat"
+    ignores = ("attention", "relation_attention")
 
 
 class GATv2Fusion(GraphFusion):
@@ -121,15 +122,17 @@ class GATv2Fusion(GraphFusion):
     """
 
     mode = "gatv2"
+    ignores = ("attention", "relation_attention")
 
 
 class HGTFusion(GraphFusion):
     """`GraphFusion` with the messages of the heterogeneous graph transformer (Hu et al. 2020): a_ij = softmax over the edges of
     all relations of (K_s x_j) A_r (Q_t x_i) μ_r / √C (`HGTAttention`). Norms, mlps and readouts are the engine's, so that the
-    messages alone differ. Not over learned relations. Absent modality: as in `GraphFusion`.
+    messages alone differ; dropout leaves a_ij alone. Not over learned relations. Absent modality: as in `GraphFusion`.
     """
 
     layer = HGTLayer
+    ignores = ("attention", "relation_attention")
 
 
 class RGCNFusion(GraphFusion):
@@ -139,3 +142,4 @@ class RGCNFusion(GraphFusion):
     """
 
     layer = RGCNLayer
+    ignores = ("attention", "relation_attention")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from graphfusion.errors import ConfigError
-from graphfusion.fusion.strategy import PooledFusion
+from graphfusion.fusion.strategy import PooledFusion, from_one
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.nn import TypedModules
 
 
 class LowRankTensorFusion(PooledFusion):
     """h = W Σ_r v_r ∘_m (W_m^(r) [h_m; 1]) (Liu et al. 2018, Efficient low-rank multimodal fusion with modality-specific
-    factors): a linear map of the tensor of `TensorFusion` whose weights have rank `rank`, without making the tensor.
+    factors): a linear map, whose weights have rank `rank`, of the tensor [h_1; 1] ⊗ … ⊗ [h_M; 1], which is not made. (That of
+    `TensorFusion` is of narrower z_m.)
 
-    The product is `feedforward` wide (0: 2 · dim). Absent modality: its factor is that of [0; 1].
+    The product is `feedforward` wide (0: 2 · dim). Absent modality: its factor is that of [0; 1], so that the others' products
+    stay.
 
     Raises:
         ConfigError: `rank` is below 1.
     """
+
+    checks: ClassVar = {"rank": from_one}
 
     def __init__(
         self,
@@ -33,8 +36,7 @@ class LowRankTensorFusion(PooledFusion):
         **settings: Any,
     ) -> None:
         super().__init__(builder, dim, **settings)
-        if rank < 1:
-            raise ConfigError(f"rank: expected 1 or more, got {rank}.")
+        from_one("rank", rank)
         self.rank, self.width = rank, feedforward or 2 * dim
         self.factors = TypedModules({m: nn.Linear(dim, rank * self.width) for m in self.modalities})
         for factor in self.factors.parts:  # products of small numbers would vanish

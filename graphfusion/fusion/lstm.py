@@ -22,10 +22,12 @@ class LSTMFusion(FusionStrategy):
     Absent modality: its vector is a learned one.
     """
 
+    ignores = ("layers", "heads", "readout")
+
     def __init__(
         self, builder: GraphBuilder, dim: int, feedforward: int = 0, dropout: float = 0.0, **settings: Any
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         width = feedforward or dim
         self.dropout = nn.Dropout(dropout)
         self.networks = TypedModules({m: nn.LSTM(dim, width, bidirectional=True) for m in self.modalities})

@@ -17,7 +17,7 @@ class ModalityAttentionFusion(PooledFusion):
     Attention-based multimodal fusion for video description). f_m are two layers, `feedforward` wide (0: 2 · dim); norm is a layer
     norm without parameters, so that a says what counts.
 
-    Absent modality: left out of the softmax; the query sees its learned vector.
+    Absent modality: left out of the softmax; the query sees its learned vector. h = 0 where none is there.
     """
 
     weighs = True

@@ -20,16 +20,18 @@ class OutputFusion(FusionStrategy):
     from each. The task joins them (`VotingTask`); each learns from its own loss alone.
 
     Absent modality: it has no answer, the other β are scaled up to sum 1. `unified` is the mean over the modalities that are
-    there, for embeddings; no answer is made from it.
+    there, for embeddings; no answer is made from it, and `weights` are those of this mean (`modality_weights` of a predictor has
+    β).
     """
 
     weighs = True
+    ignores = ("layers",)
     vote = "average"
 
     def __init__(
         self, builder: GraphBuilder, dim: int, dropout: float = 0.0, feedforward: int = 0, **settings: Any
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.add_readouts(dim, **settings)
         self.maps = TypedModules({m: two_layers(dim, feedforward or 4 * dim, dropout) for m in self.modalities})
 

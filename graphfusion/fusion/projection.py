@@ -14,7 +14,7 @@ from graphfusion.nn import TypedModules
 class ProjectionFusion(PooledFusion):
     """h = W mean_m(W_m h_m): a linear map of each modality into one space of `feedforward` dimensions (0: 4 · dim), the mean
     there, and a linear map back (linear joint embedding, as in Weston et al. 2011, WSABIE). No non-linearity: more width than
-    `dim` adds parameters but no functions. Absent modality: the mean is over the others.
+    `dim` adds parameters but no functions. Absent modality: the mean is over the others; h is the bias of W where there are none.
     """
 
     def __init__(

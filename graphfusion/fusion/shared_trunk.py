@@ -34,7 +34,7 @@ class SharedTrunkFusion(TokenFusion):
         shared: bool = True,
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
 
         def trunk() -> nn.ModuleList:
             return nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout) for _ in range(layers))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from graphfusion.errors import ConfigError
-from graphfusion.fusion.strategy import two_layers
+from graphfusion.fusion.strategy import from_one, two_layers
 from graphfusion.fusion.transformer import TransformerFusion
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.graph_builder.batch import owner_of_row
@@ -30,6 +29,8 @@ class SplitSequenceFusion(TransformerFusion):
         ConfigError: `segment` is below 1.
     """
 
+    checks: ClassVar = {"segment": from_one}
+
     def __init__(
         self,
         builder: GraphBuilder,
@@ -42,8 +43,7 @@ class SplitSequenceFusion(TransformerFusion):
         **settings: Any,
     ) -> None:
         super().__init__(builder, dim, layers, heads, dropout, feedforward, **settings)
-        if segment < 1:
-            raise ConfigError(f"segment: expected 1 token or more, got {segment}.")
+        from_one("segment", segment)
         self.segment = segment
         self.links = nn.ModuleList(nn.GRU(dim, dim) for _ in range(layers))
         self.decoders = nn.ModuleList(two_layers(dim, dim, dropout) for _ in range(layers))

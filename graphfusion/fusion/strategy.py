@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,12 @@ from graphfusion.nn import READOUTS, TypedModules
 
 SETTINGS = ("layers", "heads", "attention", "readout", "dropout", "feedforward")
 """What every strategy is given; it takes those that it has a use for."""
+
+
+EDGE_SETTINGS = ("graph", "relations", "attention", "relation_attention", "hubs")
+"""Settings that speak of edges."""
+MOST = 1_000_000
+"""Of an option that counts."""
 
 
 class FusionStrategy(nn.Module):
@@ -38,12 +44,16 @@ class FusionStrategy(nn.Module):
     """Whether `FusedGraph.weights` has the weights of modalities."""
     weighs_tokens = False
     """Whether `FusedGraph.token_weights` has the weights of tokens."""
+    ignores: tuple[str, ...] = ()
+    """Settings that it has no use for, beside those of edges where it looks at none."""
     not_options: tuple[str, ...] = ()
     """Options of the class that it is made from which it sets itself."""
+    checks: ClassVar[Mapping[str, Callable[[str, Any], None]]] = {}
+    """Option → what refuses a value that no table could make right: (name, value)."""
     vote = ""
     """How a task joins the answers of the modalities, where each has one of its own; see `VotingTask`."""
 
-    def __init__(self, builder: GraphBuilder, dim: int = 0, **settings: Any) -> None:
+    def __init__(self, builder: GraphBuilder, **settings: Any) -> None:
         super().__init__()
         for name in settings:
             if name not in SETTINGS:
@@ -69,6 +79,17 @@ class FusionStrategy(nn.Module):
         return torch.stack([batch.nodes[name].ptr.diff() > 0 for name in self.modalities], dim=1)
 
 
+def ignored_by(kind: type[FusionStrategy]) -> tuple[str, ...]:
+    """The settings of a `ModelConfig` that change nothing for a strategy."""
+    return kind.ignores if kind.edges else (*EDGE_SETTINGS, *kind.ignores)
+
+
+def from_one(name: str, value: int) -> None:
+    """ConfigError unless the option is a whole number from 1 that a machine can count to."""
+    if not 1 <= value <= MOST:
+        raise ConfigError(f"fusion_options.{name}: expected a whole number from 1 to {MOST:,}, got {value}.")
+
+
 def options_of(kind: type[FusionStrategy]) -> dict[str, Any]:
     """The options that a strategy has beside `SETTINGS`: name → type."""
     found: dict[str, Any] = {}
@@ -82,7 +103,8 @@ def options_of(kind: type[FusionStrategy]) -> dict[str, Any]:
 
 class TokenFusion(FusionStrategy):
     """Strategies whose tokens meet: what they make of the nodes is read out by type, and two layers make one vector of all
-    readouts. A subclass calls `add_unifier` in its constructor and `unify` on its states.
+    readouts, 8 · dim wide whatever `feedforward` says, without dropout. A subclass calls `add_unifier` in its constructor and
+    `unify` on its states.
     """
 
     def add_unifier(self, dim: int, heads: int, **settings: Any) -> None:
@@ -101,8 +123,10 @@ class PooledFusion(FusionStrategy):
     `join`.
     """
 
+    ignores: tuple[str, ...] = ("layers",)
+
     def __init__(self, builder: GraphBuilder, dim: int, **settings: Any) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.add_readouts(dim, **settings)
 
     def forward(self, batch: GraphBatch, features: Mapping[str, Tensor]) -> FusedGraph:

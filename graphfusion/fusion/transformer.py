@@ -34,7 +34,7 @@ class TransformerFusion(TokenFusion):
         feedforward: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(builder, dim, **settings)
+        super().__init__(builder, **settings)
         self.modality = nn.Parameter(0.02 * torch.randn(len(self.types), dim))
         self.layers = nn.ModuleList(
             TransformerLayer(dim, heads, feedforward, dropout, self.scaled) for _ in range(layers)

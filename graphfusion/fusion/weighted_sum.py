@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,14 @@ from graphfusion.errors import ConfigError
 from graphfusion.fusion.strategy import PooledFusion, map_each, shares, two_layers
 from graphfusion.graph_builder import HUB, GraphBuilder
 from graphfusion.nn import TypedModules
+from graphfusion.schema import TABLE
+
+
+def _check_alpha(name: str, alpha: Mapping[str, float] | None) -> None:
+    """ConfigError unless weights are finite, not negative and not all 0."""
+    values = [] if alpha is None else list(alpha.values())
+    if alpha is not None and (not all(math.isfinite(v) and v >= 0 for v in values) or not sum(values)):
+        raise ConfigError(f"fusion_options.{name}: expected weights of 0 or more, not all 0; got {dict(alpha)}.")
 
 
 class WeightedSumFusion(PooledFusion):
@@ -20,7 +28,8 @@ class WeightedSumFusion(PooledFusion):
     representation by a sum: Baltrušaitis et al. 2019, Multimodal machine learning: a survey and taxonomy).
 
     f_m are two layers, `feedforward` wide (0: 2 · dim), into a common space; norm is a layer norm without parameters, since
-    otherwise f_m could take over the scale and α would say nothing. Absent modality: left out, the other α scaled up to sum 1.
+    otherwise f_m could take over the scale and α would say nothing. Absent modality: left out, the other α scaled up to sum 1;
+    h = 0 where none is there.
 
     Args:
         alpha: fixed weights, modality → weight, scaled to sum 1; None to learn them. A modality of weight 0 counts only where
@@ -31,6 +40,7 @@ class WeightedSumFusion(PooledFusion):
     """
 
     weighs = True
+    checks: ClassVar = {"alpha": _check_alpha}
 
     def __init__(
         self,
@@ -42,10 +52,14 @@ class WeightedSumFusion(PooledFusion):
         **settings: Any,
     ) -> None:
         super().__init__(builder, dim, **settings)
-        if alpha is not None and not _fit(alpha, self.modalities):
-            raise ConfigError(
-                f"alpha: expected a weight of 0 or more, not all 0, for each of {', '.join(self.modalities)}; got {dict(alpha)}."
-            )
+        if alpha is not None:
+            _check_alpha("alpha", alpha)
+            if set(alpha) != set(self.modalities):
+                column = " A column of numbers is part of the modality 'table'." if TABLE in self.modalities else ""
+                raise ConfigError(
+                    f"fusion_options.alpha: expected a weight for each of {', '.join(self.modalities)}; got one for "
+                    f"{', '.join(map(str, alpha))}.{column}"
+                )
         self.maps = TypedModules({m: two_layers(dim, feedforward or 2 * dim, dropout) for m in self.modalities})
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.score: Tensor
@@ -71,8 +85,3 @@ class MeanFusion(WeightedSumFusion):
 
     def __init__(self, builder: GraphBuilder, dim: int, **settings: Any) -> None:
         super().__init__(builder, dim, alpha={m: 1.0 for m in builder.node_types if m != HUB}, **settings)
-
-
-def _fit(alpha: Mapping[str, float], modalities: tuple[str, ...]) -> bool:
-    values = list(alpha.values())
-    return set(alpha) == set(modalities) and all(math.isfinite(v) and v >= 0 for v in values) and sum(values) > 0

@@ -167,6 +167,13 @@ def test_probabilities(folder: Path, model: gf.FusionPredictor, capsys: Capture)
     np.testing.assert_allclose([[float(row["label=a"]), float(row["label=b"])] for row in found], expected, rtol=1e-6)
 
 
+def test_the_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"graphfusion {gf.__version__}\n"
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_the_same_answers_in_every_format(ending: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / f"a.{ending}"
@@ -268,7 +275,12 @@ def test_wrong_use_is_one_line_and_code_2(command: str, message: str, folder: Pa
         ("evaluate model new --on-error skip --media-root /none", "--media-root: there is no folder /none"), ("fit train --target lable --out x", "'label'"),
         ("fit train --target label --config run.yml --out x", "run.yml: no such file"), ("selftest --only X99", "unknown check"),
         ("fit train --target label --out x --set epochs=NO", "command line: epochs"), ("fit train --out x --set haeds=2", "Write --set heads=…."),
-        ("predict model new --out /none/a.csv", "make it"),
+        ("predict model new --out /none/a.csv", "make it"), ("selftest --report /none/a.md", "--report /none/a.md: there is no folder"),
+        ("predict model new --out a.csv --format jsonl", "the ending of --out says what a file is"),
+        ("fit train --target label --out x --valid 0", "--valid: expected a share between 0 and 1, a table, or none for no validation"),
+        ("fit train --target label --out x --valid 0.001", "pass --valid none"),
+        ("fit train --target label --out x --set learning_rate=1", "Settings: accumulate"),
+        ("fit train --target label --out x --columns label=text", "declared as an input (text)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_code_2_without_a_traceback(
@@ -445,4 +457,4 @@ def test_doctor_says_what_is_there_and_what_is_missing(monkeypatch: pytest.Monke
     main(["doctor"])
     said = capsys.readouterr().out
     assert "cpu        cannot run: no compiler was there" in said
-    assert "extra 'video': none; missing: no-such-package (pip install 'graphfusion[video]')" in said
+    assert "extra 'video': none; missing: no-such-package (pip install '.[video]' in a clone)" in said

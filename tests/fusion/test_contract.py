@@ -18,7 +18,7 @@ import graphfusion.fusion as package
 from graphfusion.config import ModelConfig
 from graphfusion.errors import ConfigError, GraphError
 from graphfusion.fusion import FUSIONS, FusionStrategy
-from graphfusion.fusion.strategy import PooledFusion, TokenFusion
+from graphfusion.fusion.strategy import PooledFusion, TokenFusion, ignored_by
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import TokenizedSample
 from graphfusion.model import FusionModel, make_builder, make_model
@@ -86,6 +86,61 @@ def test_options_of_a_strategy(make_test_model: Make) -> None:
         make_test_model("none", fusion="graph", fusion_options={"rank": 3})
 
 
+@EVERY
+def test_it_says_which_settings_it_has_no_use_for(
+    fusion: str, make_test_model: Make, samples: list[TokenizedSample]
+) -> None:
+    """Those that change nothing, from the same seed, neither weights nor an answer in training."""
+    batch = make_test_model("hub")[0].build([r.tokens for r in samples])
+    usual = {"layers": 2, "heads": 4, "attention": "gat", "readout": "attention", "dropout": 0.0, "feedforward": 0}
+    other = {"layers": 1, "heads": 2, "attention": "dot", "readout": "mean", "dropout": 0.5, "feedforward": 24}
+
+    def answer(settings: dict[str, Any]) -> torch.Tensor:
+        torch.manual_seed(0)
+        strategy = FUSIONS[fusion](make_test_model("hub")[0], 16, **settings)
+        features = {name: torch.randn(len(store), 16) for name, store in batch.nodes.items()}
+        torch.manual_seed(1)
+        return strategy.train()(batch, features).unified  # type: ignore[no-any-return]
+
+    idle = {name for name in usual if torch.equal(answer(usual), answer({**usual, name: other[name]}))}
+    assert idle == set(ignored_by(FUSIONS[fusion])) & set(usual)
+
+
+def test_what_is_of_no_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"dim": 16, "heads": 2, "epochs": 1, "device": "cpu", "columns": SCHEMA}
+    gf.FusionPredictor("label", fusion="gated", attention="dot", layers=3, graph="full", **options).fit(make_rows(8))
+    assert "of no use to gated: graph='full', attention='dot', layers=3\n" in capsys.readouterr().out
+    gf.FusionPredictor("label", fusion="graph", attention="dot", **options).fit(make_rows(8))
+    assert "of no use" not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"unknown relation 'fulll'. Did you mean 'full'"):
+        gf.FusionPredictor("label", fusion="gated", relation_attention={"fulll": "dot"}, **options).fit(make_rows(8))
+    with pytest.raises(ConfigError, match="hubs: expected 1 or more, since relations lead to hub nodes"):
+        gf.FusionPredictor("label", hubs=0, **options).fit(make_rows(8))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fusion": "low_rank_tensor", "fusion_options": {"rank": 0}}, "fusion_options.rank: expected a whole number from 1"),
+        ({"fusion": "low_rank_tensor", "fusion_options": {"rank": 10**12}}, "from 1 to 1,000,000"),
+        ({"fusion": "split_sequence", "fusion_options": {"segment": 10**30}}, "from 1 to 1,000,000"),
+        ({"fusion": "weighted_sum", "fusion_options": {"alpha": {"a": -1.0}}}, "fusion_options.alpha: expected weights of 0 or more"),
+        ({"fusion": "gated", "fusion_options": {"heads": 8}}, "'heads' is a setting of its own: write it without fusion_options"),
+    ],
+)  # fmt: skip
+def test_options_are_checked_before_a_row_is_read(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        gf.FusionPredictor("label", **settings)
+
+
+def test_a_model_that_memory_cannot_hold() -> None:
+    predictor = gf.FusionPredictor("label", columns=SCHEMA, dim=64, hubs=10**12)
+    with pytest.raises(
+        ConfigError, match=r"has 64,000,\d\d\d,\d\d\d,\d\d\d parameters, more than memory holds: lower dim"
+    ):
+        predictor.fit(make_rows(8), valid=None, quiet=True)
+
+
 @pytest.mark.parametrize("fusion", ["weighted_sum", "modality_attention"])
 def test_weights_say_what_counts(fusion: str) -> None:
     """One column tells the answer, another is noise."""
@@ -136,6 +191,9 @@ def check_alone_and_together(builder: GraphBuilder, model: FusionModel, rows: li
                 torch.testing.assert_close(readout[i], alone.readouts[name][0], rtol=0, atol=1e-5)
             for name, weight in together.weights.items():
                 torch.testing.assert_close(weight[i], alone.weights[name][0], rtol=0, atol=1e-5)
+            for name, each in together.token_weights.items():
+                ptr = batch.nodes[name].ptr
+                torch.testing.assert_close(each[ptr[i] : ptr[i + 1]], alone.token_weights[name], rtol=0, atol=1e-5)
             for name, states in together.states.items():
                 ptr = batch.nodes[name].ptr
                 torch.testing.assert_close(states[ptr[i] : ptr[i + 1]], alone.states[name], rtol=0, atol=1e-5)
@@ -265,4 +323,6 @@ def test_one_modality_is_enough(fusion: str) -> None:
     rows = [{"title": f"{['red', 'blue'][i % 2]} pot {i}", "label": "ab"[i % 2]} for i in range(8)]
     options = {"dim": 8, "heads": 2, "layers": 1, "epochs": 1, "device": "cpu"}
     predictor = gf.FusionPredictor("label", columns={"title": gf.Text()}, fusion=fusion, **options)
-    assert len(predictor.fit(rows, valid=0.25, quiet=True).predict([*rows, {"title": None}])) == 9
+    answers = predictor.fit(rows, valid=0.25, quiet=True).predict_proba([*rows, {"title": None}])
+    np.testing.assert_allclose(answers.sum(1), np.ones(9), atol=1e-5)
+    assert len(np.unique(answers[:8].round(5), axis=0)) > 1

@@ -137,8 +137,15 @@ def test_bad_targets_are_named(make: Any, message: str) -> None:
 def test_objects_check_their_meaning() -> None:
     with pytest.raises(GraphError, match="2 outputs"):
         Prediction(["a", "b"], np.zeros((3, 2), np.float32))
-    with pytest.raises(GraphError, match="expected 2 rows"):
-        FusedGraph({}, {"a": torch.zeros(3, 1)}, torch.zeros(2, 1))
+    h, three = torch.zeros(2, 1), torch.zeros(3)
+    for parts, message in (
+        (({}, {"a": torch.zeros(3, 1)}, h), r"readout 'a': expected the shape \(2, 1\), got \(3, 1\)"),
+        (({}, {"a": torch.zeros(2, 5)}, h), r"readout 'a': expected the shape \(2, 1\), got \(2, 5\)"),
+        (({}, {}, h, {"a": three}), r"weight 'a': expected the shape \(2,\), got \(3,\)"),
+        (({"a": h}, {}, h, {}, {"a": three}), r"token weight 'a': expected the shape \(2,\), got \(3,\)"),
+    ):
+        with pytest.raises(GraphError, match=message):
+            FusedGraph(*parts)
 
 
 def test_a_class_that_no_training_row_had_is_answered_wrongly() -> None:

@@ -294,7 +294,8 @@ def test_a_resumed_fit_refuses_other_columns(tmp_path: Path) -> None:
     ("file", "change"),
     [
         ("fit.json", {"epoch": "x"}),
-        ("fit.json", {"columns": ...}),
+        ("fit.json", {"rows": ...}),
+        ("predictor.json", {"declared": ...}),
         ("fit.json", {"score": 3}),
         ("predictor.json", {"config": ...}),
         ("predictor.json", {"schema": ...}),

@@ -79,9 +79,7 @@ def pyav() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ConfigError(
-            "videos are read with PyAV, which is not installed: pip install 'graphfusion[video]'."
-        ) from error
+        raise ConfigError("videos are read with PyAV, which is not installed: pip install av.") from error
     return av
 
 
