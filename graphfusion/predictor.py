@@ -493,7 +493,10 @@ class FusionPredictor:
     def _check_weighs(self, what: str, flag: str) -> None:
         if not getattr(self.pipeline.model.fusion, flag):
             those = ", ".join(sorted(name for name, kind in FUSIONS.items() if getattr(kind, flag)))
-            raise ConfigError(f"fusion={self.config.model.fusion!r} does not weigh {what}; these do: {those}.")
+            fusion = self.pipeline.model.fusion
+            hint = " It weighs tokens: token_weights has those." if fusion.weighs_tokens else ""
+            hint = " It weighs modalities: modality_weights has those." if fusion.weighs else hint
+            raise ConfigError(f"fusion={self.config.model.fusion!r} does not weigh {what}; these do: {those}.{hint}")
 
     def _single(self, found: Mapping[str, Any]) -> Any:
         return found[self.targets[0]] if len(self.targets) == 1 else dict(found)

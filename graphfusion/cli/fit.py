@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import textwrap
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from graphfusion.cli.parser import Parser, add_row_options
-from graphfusion.config import PRESETS
+from graphfusion.config import PRESETS, ModelConfig, TrainingConfig
 from graphfusion.config_file import Change, read_change, read_run
 from graphfusion.errors import ConfigError
 
@@ -20,6 +22,9 @@ EXAMPLE = "graphfusion fit train.csv --target label --valid 0.1 --out runs/a --s
 
 def add_options(parser: Parser) -> None:
     """The table, what a run is, how it goes."""
+    parser.epilog = (
+        f"settings; help(graphfusion.ModelConfig) and help(graphfusion.TrainingConfig) say what each is:\n{_settings()}"
+    )
     parser.add_argument("table", metavar="TABLE", help="training rows: .csv, .jsonl or .parquet file")
     what = parser.add_argument_group("what to fit (each overrides the configuration file)")
     what.add_argument("--target", action="append", metavar="NAME", help="column to predict; again for another")
@@ -41,6 +46,16 @@ def add_options(parser: Parser) -> None:
     how.add_argument("--time-limit", type=float, metavar="SECONDS", help="end after this time with what is best then")
     how.add_argument("--quiet", action="store_true", help="say nothing but errors")
     add_row_options(parser, with_modalities=False)
+
+
+def _settings() -> str:
+    """Every setting with its default, as `--set` takes it."""
+    lines = []
+    for config in (ModelConfig(), TrainingConfig()):
+        known = ((name, list(value) if isinstance(value, tuple) else value) for name, value in vars(config).items())
+        each = " ".join(f"{name}={json.dumps(value)}" for name, value in known)
+        lines += textwrap.wrap(each, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def run(options: argparse.Namespace) -> int:

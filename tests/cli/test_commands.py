@@ -18,6 +18,8 @@ import pytest
 import graphfusion as gf
 from graphfusion.cli import main
 from graphfusion.cli.main import COMMANDS, as_options, make_parser
+from graphfusion.config import ModelConfig, RunConfig, TrainingConfig
+from graphfusion.config_file import read_change, read_run
 from graphfusion.ops.hetero_attention import library
 from graphfusion.schema import Tabular, Text
 
@@ -165,6 +167,15 @@ def test_probabilities(folder: Path, model: gf.FusionPredictor, capsys: Capture)
     with pytest.warns(UserWarning, match="repaired"):
         expected = model.predict_proba(folder / "new.csv", on_error="missing", without="title")
     np.testing.assert_allclose([[float(row["label=a"]), float(row["label=b"])] for row in found], expected, rtol=1e-6)
+
+
+def test_help_of_a_fit_lists_every_setting_as_it_is_set(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    listed = capsys.readouterr().out.partition("say what each is:")[2].split()
+    found = read_run(changes=[read_change(text) for text in listed]).settings
+    assert RunConfig().override(found) == RunConfig()
+    assert set(found) == {*vars(ModelConfig()), *vars(TrainingConfig())}
 
 
 def test_the_version(capsys: Capture) -> None:
