@@ -56,6 +56,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "easy_vqa": {"graph": "full"},
     "cmu_mosi": {"graph": "full"},
     "esc10": {"graph": "hub"},
+    "cmu_mosi_around": {"graph": "full"},
 }
 """The engine's settings beside those of the recipe: fixed before any test row was read."""
 CLUSTERS = {
@@ -115,14 +116,9 @@ def mosi_around(sources: Path | None) -> Data:
     )
 
 
-def runs_around(data: Data, seed: int) -> list[Run]:
-    """The engine and its controls, a modality with what is around it."""
-    return with_controls(data, ENGINES["cmu_mosi"], seed)
-
-
 ENTRIES = [
     *(Entry(name, data_of(name), runs_of(name), 5 if name == "cmu_mosi" else 3) for name in SOURCES),
-    Entry("cmu_mosi_around", mosi_around, runs_around, 5),
+    Entry("cmu_mosi_around", mosi_around, runs_of("cmu_mosi_around"), 5),
 ]
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Every way of fusing at equal parameters: strategies on digit_ops and cmu_mosi; the engine, the strongest three and the controls
-on degraded_digits, easy_vqa and esc10.
+"""Every way of fusing at equal parameters, beside the engine and its controls: all strategies on digit_ops and cmu_mosi, the
+strongest three on degraded_digits, easy_vqa, esc10 and cmu_mosi with the sentences around.
 
     python benchmarks/fusion_strategies.py --data ../shared/data --only cmu_mosi   # minutes
     python benchmarks/fusion_strategies.py --data ../shared/data   # what the CSV lacks: hours, may be stopped at any time
@@ -32,9 +32,9 @@ from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script sees its own folder only
 
-from benchmarks.engine import CONTROL_ROWS, ENGINES, data_of
+from benchmarks.engine import CONTROL_ROWS, ENGINES, data_of, mosi_around
 from benchmarks.harness.command import Entry, main
-from benchmarks.harness.controls import ABLATIONS, ENGINE, LATE, with_controls
+from benchmarks.harness.controls import ABLATIONS, LATE, with_controls
 from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run
 from benchmarks.harness.tables import Row, mean_of, newest
@@ -59,31 +59,34 @@ EQUAL = ("mean", "output_average", "soft_vote", "hard_vote")
 
 
 def every_strategy(data: Data, seed: int) -> list[Run]:
-    """A run for each word, with as many parameters as the engine; `weighted_vote` only where validation rows are to be trusted,
-    and not the word of the mode that is the engine's default, which is the engine again.
+    """The engine, its controls, and each word with as many parameters as the engine; `weighted_vote` only where validation rows
+    are to be trusted, and not the word of the mode that is the engine's default, which is the engine again.
     """
-    engine, rows = ENGINES[data.name], CONTROL_ROWS.get(data.name, 0)
     left_out = {ModelConfig().attention, *(() if data.choose else ("weighted_vote",))}
-    words = [word for word in FUSIONS if word not in left_out]
-    return [
-        Run(word, seed, {**engine, "fusion": word}, rows=rows, match=None if word == ENGINE else engine)
-        for word in words
-    ]
+    return _beside_controls(data, seed, [word for word in FUSIONS if word not in left_out])
 
 
 def strongest(data: Data, seed: int) -> list[Run]:
-    """The engine, its controls by the words they have here, and the strongest words."""
+    """The engine, its controls, and the strongest words."""
+    return _beside_controls(data, seed, STRONGEST)
+
+
+def _beside_controls(data: Data, seed: int, words: Sequence[str]) -> list[Run]:
+    """The engine and its controls by the words they have here, then the words that are not among them, on as many rows."""
     engine, few = ENGINES[data.name], CONTROL_ROWS.get(data.name, 0)
-    runs = [Run(word, seed, {**engine, "fusion": word}, rows=few, match=engine) for word in STRONGEST]
     controls = with_controls(data, engine, seed, few)
-    return [*(replace(r, model=r.model.lower()) if r.model == "Transformer" else r for r in controls), *runs]
+    there = [replace(r, model=r.model.lower()) if r.model == "Transformer" else r for r in controls]
+    more = [word for word in words if word not in {r.model for r in there}]
+    return [*there, *(Run(word, seed, {**engine, "fusion": word}, rows=few, match=engine) for word in more)]
 
 
 def best_of(rows: Sequence[Row], count: int = 3) -> tuple[str, ...]:
     """The words that are best on digit_ops' validation rows; none before all that have run have all their seeds. `weighted_vote`
     stands there with equal weights, since its own are fitted on these rows.
     """
-    rows = [r for r in newest(rows) if r["data"] == "digit_ops" and r["model"] not in CONTROLS]
+    rows = [
+        r for r in newest(rows) if r["data"] == "digit_ops" and r["model"] in FUSIONS and r["model"] not in CONTROLS
+    ]
     found = {w: [r for r in rows if r["model"] == w] for w in dict.fromkeys(r["model"] for r in rows)}
     if any(len(own) < SEEDS for own in found.values()):
         return ()
@@ -94,6 +97,7 @@ ENTRIES = [
     Entry("cmu_mosi", data_of("cmu_mosi"), every_strategy, 5),
     Entry("digit_ops", data_of("digit_ops"), every_strategy, SEEDS),
     *(Entry(name, data_of(name), strongest, 5) for name in ("degraded_digits", "easy_vqa", "esc10")),
+    Entry("cmu_mosi_around", mosi_around, strongest, 5),
 ]
 
 

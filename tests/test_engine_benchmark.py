@@ -89,7 +89,7 @@ def test_files_of_esc10_are_cut_from_recordings() -> None:
 
 def test_a_modality_and_what_is_around_it_are_one() -> None:
     data = Data("toy", (), ("text", "audio", "text_before"), {}, parts=(("text", "text_before"), ("audio",)))
-    inputs = {r.model: r.inputs for r in engine.runs_around(data, 0)}
+    inputs = {r.model: r.inputs for r in engine.runs_of("cmu_mosi_around")(data, 0)}
     assert {name: inputs[name] for name in ("graph", "text", "audio")} == {
         "graph": (), "text": ("text", "text_before"), "audio": ("audio",),
     }  # fmt: skip

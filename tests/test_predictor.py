@@ -535,7 +535,7 @@ def test_token_weights_line_up_with_the_nodes_of_each_row() -> None:
     p = gf.FusionPredictor("label", fusion="co_attention", columns=COLUMNS, **settings).fit(
         rows[6:], valid=None, quiet=True
     )
-    with pytest.raises(ConfigError, match="does not weigh modalities; .* It weighs tokens: token_weights has those"):
+    with pytest.raises(ConfigError, match=r"does not weigh modalities; .* It weighs tokens: token_weights has those"):
         p.modality_weights(rows)
     weights = p.token_weights(rows, on_error="skip", without="photo")
     graph = p.graph(rows, on_error="skip", without="photo")
