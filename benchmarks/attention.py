@@ -73,6 +73,7 @@ warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")  # caches
 
 from benchmarks import attention_peers as peers  # noqa: E402
 from benchmarks.attention_graphs import CROSSES, SIZES, Graph, make_graph, work_of  # noqa: E402
+from graphfusion.cli.doctor import processor  # noqa: E402
 from graphfusion.errors import unknown_name  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -623,11 +624,7 @@ def environment(options: Options) -> Record:
 
 def machine_name(device: str) -> str:
     """The model of the CPU or GPU."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return str(torch.cuda.get_device_name()) if device == "cuda" else processor()
 
 
 def slug(machine: str) -> str:

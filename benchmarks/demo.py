@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from recipes import load_recipe
 
 import graphfusion
+from graphfusion.cli.doctor import processor
 from graphfusion.data import read_table
 from graphfusion.graph_builder import draw
 
@@ -117,7 +117,7 @@ def main() -> int:
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and options.device != "cpu" else ""
         record = {
             "command": f"python benchmarks/demo.py --device {options.device} --epochs {options.epochs}",
-            "device": gpu or platform.processor() or platform.machine(),
+            "device": gpu or processor(),
             "torch": torch.__version__,
             "seed": 0,
             "fit_seconds": round(fitted, 1),

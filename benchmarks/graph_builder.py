@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graphfusion.cli.doctor import processor
 from graphfusion.graph_builder import GraphBuilder, SequenceWindow
 from graphfusion.modalities import NodeType, Tokens
 
@@ -59,7 +60,7 @@ def main() -> None:
     with (RESULTS / "graph_builder.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["nodes", "window", "edges", "ratio_loop_to_builder", "rounds", "machine", "numpy", "python"])
-        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        machine = f"{processor()}, {os.cpu_count()} cores"
         writer.writerow(
             [NODES, WINDOW, edges.shape[1], round(ratio), ROUNDS, machine, np.__version__, platform.python_version()]
         )

@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from graphfusion.cli.doctor import processor
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,7 +18,7 @@ def environment() -> dict[str, str]:
     """Machine, versions, commit and command; to be taken when a command begins, before anything is edited meanwhile."""
     names = ("torch", "torch-geometric", "numpy")
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "versions": " ".join(f"{n}={version(n)}" for n in names) + f" python={platform.python_version()}",
         "commit": _commit(),
         "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
@@ -38,12 +40,6 @@ def _git(*arguments: str) -> str:
     except OSError:  # no git here
         return ""
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def memory_mb(name: str) -> float:

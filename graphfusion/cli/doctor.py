@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from importlib import metadata
+from pathlib import Path
 
 from graphfusion.cli.parser import Parser
 from graphfusion.cli.streams import to_stdout
@@ -34,9 +35,16 @@ def machine() -> list[str]:
 
     return [
         f"graphfusion {graphfusion.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
-        f"machine: {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"machine: {platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads in use",
     ]
+
+
+def processor() -> str:
+    """What the processor is called where Linux's /proc says so, else its architecture."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def backends() -> list[str]:
