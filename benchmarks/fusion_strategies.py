@@ -49,6 +49,8 @@ STRONGEST: tuple[str, ...] = ("lstm", "gatv2", "shared_trunk")
 complete, before any test row of the other data sets was read for them; a test holds them to it. The third is 0.5 points above the
 fourth (dot_transformer), which three seeds do not tell from chance.
 """
+TOO_LARGE = {"cmu_mosi_around": ("gatv2",)}
+"""Words that have more parameters than the engine even with `feedforward=1`: two maps a relation, and there are many relations."""
 CONTROLS = ("graph", "gat", "concat", "transformer")
 """Words that are the engine or that `with_controls` has already."""
 COLUMNS = (*STRONGEST, "transformer", "concat", *ABLATIONS, LATE)
@@ -67,8 +69,8 @@ def every_strategy(data: Data, seed: int) -> list[Run]:
 
 
 def strongest(data: Data, seed: int) -> list[Run]:
-    """The engine, its controls, and the strongest words."""
-    return _beside_controls(data, seed, STRONGEST)
+    """The engine, its controls, and the strongest words, as far as they can be as small as the engine."""
+    return _beside_controls(data, seed, [word for word in STRONGEST if word not in TOO_LARGE.get(data.name, ())])
 
 
 def _beside_controls(data: Data, seed: int, words: Sequence[str]) -> list[Run]:
