@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands."""
+"""The README's Python and commands are run as they stand; its table is that of the results, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+def block_with(what: str) -> str:
+    """The one block of Python that has this in it."""
+    (found,) = (block for block in BLOCKS if what in block)
+    return found
+
+
 def test_the_pieces_alone() -> None:
     space: dict[str, object] = {}
-    exec(BLOCKS[1], space)
+    exec(block_with("GraphBuilder("), space)
     assert space["fused"].unified.shape == (2, 16)  # type: ignore[attr-defined]
 
 
@@ -45,7 +51,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_your_own_table(tables: None) -> None:
     space: dict[str, object] = {}
-    exec(BLOCKS[0].replace('preset="fast"', 'preset="fast", epochs=1, dim=16'), space)
+    exec(block_with(".load(").replace('preset="fast"', 'preset="fast", epochs=1, dim=16'), space)
     assert len(space["p"].predict("new.csv")) == 40  # type: ignore[attr-defined]
 
 
@@ -72,11 +78,24 @@ def test_a_model_of_pyg_is_accelerated() -> None:
     edge_type = ("a", "to", "a")
     model = torch.nn.ModuleList([HeteroConv({edge_type: GATConv((4, 4), 8, add_self_loops=False)})])
     space: dict[str, object] = {"graphfusion": graphfusion, "model": model}
-    exec(BLOCKS[2], space)
+    exec(block_with("accelerate("), space)
     x, edges = {"a": torch.randn(3, 4)}, {edge_type: torch.tensor([[0, 1, 2], [1, 1, 0]])}
     torch.testing.assert_close(space["fast"][0](x, edges)["a"], model[0](x, edges)["a"])  # type: ignore[index]
 
 
 def test_the_table_of_results_is_that_of_the_runs() -> None:
-    made = (ROOT / "benchmarks" / "results" / "engine.md").read_text().split("###")[0].strip()
+    made = (ROOT / "benchmarks" / "results" / "fusion_strategies.md").read_text().split("###")[0].strip()
     assert made in README
+
+
+@pytest.mark.parametrize("name", ["README.md", "benchmarks/README.md"])
+def test_links_lead_to_what_is_there(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    assert links
+    for link in links:
+        path, _, heading = link.partition("#")
+        target = page.parent / path
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+        assert not heading or heading in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, link
