@@ -47,34 +47,23 @@ class GraphFusion(TokenFusion):
         **settings: Any,
     ) -> None:
         super().__init__(builder, **settings)
-        types = self.types
-        if readout == "hub" and not builder.hubs:
-            raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
-        if readout == "hub" and not layers:
-            raise ConfigError("readout='hub' reads what hub nodes have heard, and layers=0 lets them hear nothing.")
-        if readout == "hub" and not any(target == HUB != source for source, _, target in builder.edge_types):
-            raise ConfigError(
-                "readout='hub' reads what hub nodes have heard, and no relation leads to them: take a graph with hubs, such as "
-                "'hub', or another readout."
-            )
+        if readout == "hub":
+            _check_hub_readout(builder, layers)
         learned = {t: r for t, r in builder.relations.items() if isinstance(r, TopKSimilarity)}
         self.learned = tuple(learned)
         self.choosers = nn.ModuleList(LearnedTopK(r, dim) for r in learned.values())
-        # gathering first costs hubs · dim a head and node, projecting first dim · dim / heads at about three times the rate
-        few = (HUB,) if 0 < 3 * builder.hubs <= dim // heads else ()
-        options = (
-            types,
-            builder.edge_types,
-            dim,
-            heads,
-            self.mode or attention,
-            dropout,
-            dict.fromkeys(learned, 1),
-            few,
-            feedforward,
+        options: dict[str, Any] = {
+            "mode": self.mode or attention,
+            "dropout": dropout,
+            "edge_dims": dict.fromkeys(learned, 1),
+            # gathering first costs hubs · dim a head and node, projecting first dim · dim / heads at about three times the rate
+            "few": (HUB,) if 0 < 3 * builder.hubs <= dim // heads else (),
+            "feedforward": feedforward,
+        }
+        self.layers = nn.ModuleList(
+            self.layer(self.types, builder.edge_types, dim, heads, **options) for _ in range(layers)
         )
-        self.layers = nn.ModuleList(self.layer(*options) for _ in range(layers))
-        self.norms = TypedModules({name: nn.LayerNorm(dim) for name in types})
+        self.norms = TypedModules({name: nn.LayerNorm(dim) for name in self.types})
         self.hub: HubReadout | None = None
         if readout == "hub":
             self.add_readouts(dim, heads, readout)
@@ -105,6 +94,19 @@ class GraphFusion(TokenFusion):
             edges, scores[edge_type] = choose(states[a], batch.nodes[a], states[b], batch.nodes[b])
             pairs[edge_type] = EdgeList(edges)
         return pairs, scores
+
+
+def _check_hub_readout(builder: GraphBuilder, layers: int) -> None:
+    """ConfigError unless hub nodes are there and hear of other nodes."""
+    if not builder.hubs:
+        raise ConfigError("readout='hub' needs hub nodes: set hubs to 1 or more.")
+    if not layers:
+        raise ConfigError("readout='hub' reads what hub nodes have heard, and layers=0 lets them hear nothing.")
+    if not any(target == HUB != source for source, _, target in builder.edge_types):
+        raise ConfigError(
+            "readout='hub' reads what hub nodes have heard, and no relation leads to them: take a graph with hubs, such as 'hub', "
+            "or another readout."
+        )
 
 
 class GATFusion(GraphFusion):
