@@ -1,4 +1,4 @@
-"""graphfusion: text, images, audio and tables as one heterogeneous graph.
+"""graphfusion: text, images, audio, video, tables and features as one heterogeneous graph.
 
 The public names are loaded when they are first used, so that importing the package stays light.
 """

@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> Parser:
     """All commands with their options."""
     parser = Parser(
-        prog="graphfusion", description="Fuse text, images, audio and tables as one graph.", allow_abbrev=False
+        prog="graphfusion",
+        description="Fuse text, images, audio, video, tables and features as one graph.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"graphfusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)

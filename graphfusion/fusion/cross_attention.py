@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError, unknown_name
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy, shares, two_layers
+from graphfusion.fusion.strategy import FusionStrategy, equal_shares, two_layers
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.nn import DotAttention, Packing, cross_plan
 
@@ -73,7 +73,8 @@ class CrossAttentionFusion(FusionStrategy):
         if not self.others:
             return own
         there = present[:, [self.modalities.index(name) for name in self.others]]
-        share = shares(own.new_zeros(len(self.others)), there)
-        rest = (share[..., None] * torch.stack([readouts[name] for name in self.others], dim=1)).sum(1)
+        rest = (equal_shares(there, own)[..., None] * torch.stack([readouts[name] for name in self.others], dim=1)).sum(
+            1
+        )
         by_others = there.any(1) & ~present[:, self.modalities.index(self.query)]
         return torch.where(by_others[:, None], rest, own)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphfusion.fusion.fused_graph import FusedGraph, in_order
-from graphfusion.fusion.strategy import FusionStrategy, shares, two_layers
+from graphfusion.fusion.strategy import FusionStrategy, equal_shares, two_layers
 from graphfusion.graph_builder import GraphBatch, GraphBuilder
 from graphfusion.nn import TypedModules
 
@@ -41,9 +41,9 @@ class OutputFusion(FusionStrategy):
         readouts = self.read(features, batch)
         for m in self.modalities:
             readouts[m] = readouts[m] + self.maps[m](readouts[m])
-        present = self.present(batch)
-        equal = shares(readouts[self.modalities[0]].new_zeros(len(self.modalities)), present)
-        unified = (equal[:, :, None] * torch.stack([readouts[m] for m in self.modalities], dim=1)).sum(1)
+        vectors = torch.stack([readouts[m] for m in self.modalities], dim=1)
+        equal = equal_shares(self.present(batch), vectors)
+        unified = (equal[:, :, None] * vectors).sum(1)
         return FusedGraph(features, readouts, unified, dict(zip(self.modalities, equal.unbind(1), strict=True)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graphfusion.fusion.strategy import PooledFusion, map_each, shares
+from graphfusion.fusion.strategy import PooledFusion, equal_shares, map_each
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.nn import TypedModules
 
@@ -28,5 +28,4 @@ class ProjectionFusion(PooledFusion):
     def join(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, None]:
         """See `PooledFusion`."""
         mapped = map_each(self.maps, vectors)
-        alike = shares(mapped.new_zeros(mapped.shape[1]), present)
-        return self.back((alike[:, :, None] * mapped).sum(1)), None
+        return self.back((equal_shares(present, mapped)[:, :, None] * mapped).sum(1)), None

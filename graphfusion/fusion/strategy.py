@@ -149,6 +149,11 @@ def shares(scores: Tensor, present: Tensor) -> Tensor:
     return scores.expand(present.shape).masked_fill(~present, lowest).softmax(dim=1) * present
 
 
+def equal_shares(present: Tensor, like: Tensor) -> Tensor:
+    """One share for each modality that is there: (B, M), in the dtype of `like`."""
+    return shares(like.new_zeros(present.shape[1]), present)
+
+
 def map_each(maps: TypedModules, vectors: Tensor) -> Tensor:
     """Vectors (B, M, D), each through the map of its modality: (B, M, …)."""
     return torch.stack([f(h) for f, h in zip(maps.parts, vectors.unbind(1), strict=True)], dim=1)

@@ -84,4 +84,6 @@ class MeanFusion(WeightedSumFusion):
     not_options = ("alpha",)
 
     def __init__(self, builder: GraphBuilder, dim: int, **settings: Any) -> None:
+        if "alpha" in settings:
+            raise ConfigError("alpha: those of `mean` are equal; use `weighted_sum` for others.")
         super().__init__(builder, dim, alpha={m: 1.0 for m in builder.node_types if m != HUB}, **settings)

@@ -92,9 +92,12 @@ def test_weighted_sum_by_hand() -> None:
     """α = softmax(ln 3, 0) = (3/4, 1/4); f doubles. Without the norm h = 3/4 · 2 · (1, 2) + 1/4 · 2 · (4, 8) = (3.5, 7)."""
     fusion = WeightedSumFusion(GraphBuilder({n: NodeType(n, (2,)) for n in "ab"}, []), 2, feedforward=4)
     fusion.score.data = torch.tensor([math.log(3.0), 0.0])
-    fusion.norm = torch.nn.Identity()
     for f in fusion.maps.parts:
         _as_identity(f, 2.0)
+    # with it: norm(2 · (1, 2)) = (−1, 1), norm(2 · (8, 4)) = (1, −1), h = 3/4 · (−1, 1) + 1/4 · (1, −1)
+    found, alpha = fusion.join(torch.tensor([[[1.0, 2.0], [8.0, 4.0]]]), torch.tensor([[True, True]]))
+    torch.testing.assert_close(found, torch.tensor([[-0.5, 0.5]]), rtol=0, atol=2e-3)
+    fusion.norm = torch.nn.Identity()
     found, alpha = fusion.join(torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]), torch.tensor([[True, True]]))
     torch.testing.assert_close(found, torch.tensor([[3.5, 7.0]]), rtol=0, atol=2e-3)
     torch.testing.assert_close(alpha, torch.tensor([[0.75, 0.25]]))
@@ -181,7 +184,7 @@ def test_fixed_weights() -> None:
             made(WeightedSumFusion, alpha=dict(zip(COUNTS, alpha, strict=True)))
     huge = made(WeightedSumFusion, alpha={"sound": 3e300, "text": 1e300, "image": 0.0})
     torch.testing.assert_close(huge.score, fusion.score)
-    with pytest.raises(TypeError, match="alpha"):
+    with pytest.raises(ConfigError, match="those of `mean` are equal; use `weighted_sum`"):
         made(MeanFusion, alpha=None)
     assert "alpha" not in options_of(MeanFusion)
     with pytest.raises(ConfigError, match="alpha: expected a weight for each of text, image, sound; got one for text"):
