@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from graphfusion.config import MOST_EDGES, MOST_NODES, PRESETS, RunConfig
 from graphfusion.data import Budget, Incident, Report, Table, read_table, split_rows
@@ -85,17 +86,28 @@ class RowOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one fit works on: training and validation rows, where it writes, the checkpoint it goes on from; whether it
-    leaves out rows that fail.
+class Order:
+    """What `fit` was told beside the training table: see there. `files`: of the checkpoint that it goes on from; `deadline`: on
+    the monotonic clock.
     """
 
-    rows: Sequence[TokenizedSample]
-    held: Sequence[TokenizedSample]
+    valid: Any
+    on_error: str
+    media_root: str | os.PathLike[str] | None
     folder: FitFolder | None
     files: Mapping[str, bytes] | None
     deadline: float
-    skip: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training and validation rows of a fit, and the report of the validation rows: that of the training rows where they are of
+    one table.
+    """
+
+    train: Sequence[TokenizedSample]
+    held: Sequence[TokenizedSample]
+    of_held: Report
 
 
 class FusionPredictor:
@@ -206,7 +218,7 @@ class FusionPredictor:
                 if resume and folder and not files:
                     folder.check_unfinished()
                     progress.say(f"nothing to resume below {folder.path}: a new fit begins")
-                self._fit_rows(read, valid, on_error, media_root, folder, files, deadline, progress)
+                self._fit_table(read, Order(valid, on_error, media_root, folder, files, deadline), progress)
         return self
 
     @contextmanager
@@ -218,31 +230,38 @@ class FusionPredictor:
         finally:
             self.config = mine
 
-    def _fit_rows(
-        self,
-        read: Table,
-        valid: Any,
-        on_error: str,
-        media_root: str | os.PathLike[str] | None,
-        folder: FitFolder | None,
-        files: Mapping[str, bytes] | None,
-        deadline: float,
-        progress: FitProgress,
-    ) -> None:
+    def _fit_table(self, read: Table, order: Order, progress: FitProgress) -> None:
         """Fit to the rows of a table, from the files of a checkpoint if there are any."""
-        share = isinstance(valid, int | float)
-        train = read.take(split_rows(len(read), float(valid), self.config.seed)[0]) if share else read
-        pipeline = Pipeline.from_files(files, self.config) if files else self._learn(train)
+        share = isinstance(order.valid, int | float)
+        train = read.take(split_rows(len(read), float(order.valid), self.config.seed)[0]) if share else read
+        pipeline = Pipeline.from_files(order.files, self.config) if order.files else self._learn(train)
         progress.say(f"{len(train)} training rows\n{pipeline.schema}")
-        rows, self.report = pipeline.tokenize(read, on_error, True, self._budget(), progress)
+        rows = self._rows_to_fit(pipeline, read, set(train.numbers), order, progress)
+        state = self._train(pipeline, rows, order, progress)
+        self.history = state.history
+        if rows.held:
+            held = Batches.of(rows.held, self._budget(), Collate(pipeline.builder, pipeline.tasks))
+            for line in fit_votes(pipeline.model, held):
+                progress.say(line)
+        assert self.report is not None
+        self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
+        self._pipeline = pipeline
+        if order.folder:
+            apart = (
+                [] if rows.of_held is self.report else [replace(i, table="validation") for i in rows.of_held.incidents]
+            )
+            order.folder.finish(pipeline, Report(self.report.seen, [*self.report.incidents, *apart]))
+
+    def _rows_to_fit(self, pipeline: Pipeline, read: Table, own: set[int], order: Order, progress: FitProgress) -> Rows:
+        """The table's rows, those of the numbers `own` to train on; and the validation rows. What is wrong with them is told."""
+        rows, self.report = pipeline.tokenize(read, order.on_error, True, self._budget(), progress)
         held, of_held = [], self.report
-        if share:  # of the same table, so that all its bad cells are told at once
-            own = set(train.numbers)
+        if isinstance(order.valid, int | float):  # of the same table, so that all its bad cells are told at once
             rows, held = [r for r in rows if r.id in own], [r for r in rows if r.id not in own]
-        elif valid is not None:
+        elif order.valid is not None:
             with _of_the_validation_table():  # read as the training rows were, not by what it looks like by itself
-                table = read_table(valid, media_root, text_columns(pipeline.schema))
-                held, of_held = pipeline.tokenize(table, on_error, True, self._budget(), progress)
+                table = read_table(order.valid, order.media_root, text_columns(pipeline.schema))
+                held, of_held = pipeline.tokenize(table, order.on_error, True, self._budget(), progress)
         held, strange = _with_known_labels(pipeline, held)
         of_held.incidents += strange
         progress.say(f"read: {self.report}" + ("" if of_held is self.report else f"\nvalidation: {of_held}"))
@@ -255,52 +274,34 @@ class FusionPredictor:
             raise ConfigError(
                 f"fusion={self.config.model.fusion!r} fits its weights on validation rows: pass valid=, or use 'soft_vote'."
             )
-        state = self._train(pipeline, Job(rows, held, folder, files, deadline, skip=on_error != "error"), progress)
-        self.history = state.history
-        if held:
-            for line in fit_votes(
-                pipeline.model, Batches.of(held, self._budget(), Collate(pipeline.builder, pipeline.tasks))
-            ):
-                progress.say(line)
-        self.report.incidents += [Incident(row, "", why, "skipped") for row, why in state.left_out]
-        self._pipeline = pipeline
-        if folder:
-            others = [] if of_held is self.report else [replace(i, table="validation") for i in of_held.incidents]
-            folder.finish(pipeline, Report(self.report.seen, [*self.report.incidents, *others]))
+        return Rows(rows, held, of_held)
 
-    def _train(self, pipeline: Pipeline, job: Job, progress: FitProgress) -> FitState:
-        """Fit the pipeline's model, from the job's checkpoint if it has one."""
+    def _train(self, pipeline: Pipeline, rows: Rows, order: Order, progress: FitProgress) -> FitState:
+        """Fit the pipeline's model, from the checkpoint of the order if it has one."""
         training = self.config.training
-        folder = job.folder
-        digest = rows_digest(pipeline, job.rows, job.held) if folder else ""
-        progress.say(pipeline.builder.summary([r.tokens for r in job.rows[:SHOWN]]))
-        count, learned = (
-            sum(p.numel() for p in pipeline.model.parameters() if p.requires_grad or all_) for all_ in (True, False)
-        )
-        frozen = f", of which {count - learned:,} are frozen" if count > learned else ""
-        progress.say(f"model: {self.config.model.fusion}, {count:,} parameters{frozen}")
-        unused = ", ".join(f"{name}={value!r}" for name, value in unused_settings(self.config.model).items())
-        if unused:
-            progress.say(f"of no use to {self.config.model.fusion}: {unused}")
+        folder = order.folder
+        digest = rows_digest(pipeline, rows.train, rows.held) if folder else ""
+        progress.say(pipeline.builder.summary([r.tokens for r in rows.train[:SHOWN]]))
+        progress.say(_summary(pipeline.model, self.config))
         budget, collate = self._budget(), Collate(pipeline.builder, pipeline.tasks)
         noise = Noise(pipeline.modalities, training.modality_dropout, training.augment)
-        fit = start_fit(pipeline.model, training, self.config.seed, job.deadline)
-        train = Batches.of(job.rows, budget, collate, noise)
-        state = fit_state(job.files, fit, digest) if job.files else FitState()
+        fit = start_fit(pipeline.model, training, self.config.seed, order.deadline)
+        train = Batches.of(rows.train, budget, collate, noise)
+        state = fit_state(order.files, fit, digest) if order.files else FitState()
         if not state.nodes:  # a fit that goes on has the batches that it began with
             measured = measured_budget(fit, train)
             state.nodes, state.edges = measured.nodes, measured.edges
         budget = replace(budget, nodes=state.nodes, edges=state.edges)
         train = replace(train, budget=budget)
-        if job.files:
+        if order.files:
             progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
         log = MetricsLog(folder.path if folder else None, state.epoch)
-        if folder and not job.files:
+        if folder and not order.files:
             folder.remove_checkpoints()
         save = partial(folder.save, pipeline, fit, digest) if folder else None
-        held = Batches.of(job.held, budget, collate) if job.held else None
+        held = Batches.of(rows.held, budget, collate) if rows.held else None
         try:
-            return run_fit(fit, train, held, state, Surroundings(log, progress, save, job.skip))
+            return run_fit(fit, train, held, state, Surroundings(log, progress, save, order.on_error != "error"))
         finally:
             log.close()
 
@@ -559,6 +560,18 @@ def _check_names(config: RunConfig) -> None:
     strategy_options(config.model)
     for relation in config.model.relations:
         relation_from_dict(relation)
+
+
+def _summary(model: Module, config: RunConfig) -> str:
+    """How many parameters a model has; on a second line the settings that are of no use to its strategy, if there are any."""
+    count = sum(p.numel() for p in model.parameters())
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    unused = ", ".join(f"{name}={value!r}" for name, value in unused_settings(config.model).items())
+    return (
+        f"model: {config.model.fusion}, {count:,} parameters"
+        + (f", of which {frozen:,} are frozen" if frozen else "")
+        + (f"\nof no use to {config.model.fusion}: {unused}" if unused else "")
+    )
 
 
 def _has_target(row: TokenizedSample) -> bool:
