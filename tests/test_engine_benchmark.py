@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import attention_modes, engine
+from benchmarks import attention_modes, engine, engine_options
 from benchmarks.harness.command import Entry, main
 from benchmarks.harness.results import read
 from benchmarks.harness.runs import Data, Run, execute
@@ -81,6 +81,14 @@ def test_a_reduced_table_of_each_script(
     assert script == "engine" or all(
         f"{a} less {b}" in printed or f"{a} and {b} were" in printed for a, b in combinations(found, 2)
     )
+
+
+def test_options_of_the_engine_are_as_large_as_it(tmp_path: Path) -> None:
+    data = miniature("digit_ops", tmp_path)
+    runs = engine_options.options(data, 0)
+    assert len({r.key(data) for r in runs}) == len(runs)
+    assert [r.model for r in runs if r.match is None] == ["graph"]
+    assert {r.split for r in runs} == {"valid"}
 
 
 def test_files_of_esc10_are_cut_from_recordings() -> None:

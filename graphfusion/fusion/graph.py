@@ -21,7 +21,7 @@ class GraphFusion(TokenFusion):
     Veličković et al. 2018, Brody et al. 2022 or Vaswani et al. 2017; summed over relations as in Schlichtkrull et al. 2018), a
     readout per node type, and one vector from all readouts.
 
-    `readout`: `mean` or `attention` per type, joined by two layers; `hub` takes the unified vector from the hub nodes
+    `readout`: `mean`, `attention` or `recurrent` per type, joined by two layers; `hub` takes the unified vector from the hub nodes
     alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. `feedforward`: as in
     `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
 

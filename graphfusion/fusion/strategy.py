@@ -32,7 +32,7 @@ class FusionStrategy(nn.Module):
     """Contract: `Strategy(builder, dim, **settings)`, then `forward(GraphBatch, features) -> FusedGraph`.
 
     Every strategy has a part whose width is `feedforward` (0: its own choice), so that any two can be given the same number of
-    parameters. `readout`: `mean` or `attention`; strategies without hub nodes take `hub` as `mean`.
+    parameters. `readout`: `mean`, `attention` or `recurrent`; strategies without hub nodes take `hub` as `mean`.
 
     Raises:
         ConfigError: a setting that no strategy has.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError
+from graphfusion.nn.recurrent import run_recurrent
 from graphfusion.nn.segment import segment_mean, segment_softmax, segment_sum
 
 
@@ -51,6 +52,26 @@ class AttentionReadout(nn.Module):
         return torch.where((ptr.diff() > 0)[:, None], read, self.absent.to(read.dtype))
 
 
+class RecurrentReadout(nn.Module):
+    """Last states of a bidirectional LSTM over a sample's nodes in their order (a sequence's, a raster's, that of columns), D / 2
+    wide a direction, projected: (N, D), ptr → (B, D).
+
+    The LSTM aggregator of Hamilton et al. 2017 (Inductive representation learning on large graphs), whose nodes had no order.
+    """
+
+    def __init__(self, dim: int, heads: int = 1) -> None:
+        super().__init__()
+        width = (dim + 1) // 2
+        self.network = nn.LSTM(dim, width, bidirectional=True)
+        self.out = nn.Linear(2 * width, dim)
+        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+
+    def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
+        """See the class."""
+        read = self.out(run_recurrent(self.network, x, ptr)[1])
+        return torch.where((ptr.diff() > 0)[:, None], read, self.absent.to(read.dtype))
+
+
 class HubReadout(nn.Module):
     """The `hubs` hub nodes of each sample side by side, projected: (B · hubs, D), ptr → (B, D)."""
 
@@ -65,4 +86,8 @@ class HubReadout(nn.Module):
         return out
 
 
-READOUTS: dict[str, type[MeanReadout] | type[AttentionReadout]] = {"mean": MeanReadout, "attention": AttentionReadout}
+READOUTS: dict[str, type[MeanReadout] | type[AttentionReadout] | type[RecurrentReadout]] = {
+    "mean": MeanReadout,
+    "attention": AttentionReadout,
+    "recurrent": RecurrentReadout,
+}

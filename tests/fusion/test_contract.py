@@ -22,6 +22,7 @@ from graphfusion.fusion.strategy import PooledFusion, TokenFusion, ignored_by
 from graphfusion.graph_builder import GraphBuilder
 from graphfusion.modalities import TokenizedSample
 from graphfusion.model import FusionModel, make_builder, make_model
+from graphfusion.nn import READOUTS
 from tests.conftest import SCHEMA, make_rows, tokenize
 
 TYPES = SCHEMA.node_types
@@ -174,6 +175,14 @@ def test_every_subset_of_modalities_at_every_place(
     builder, model = make_test_model("hub", fusion=fusion)
     assert bool(builder.edge_types) == bool(builder.hubs) == (fusion in GRAPHS)
     check_alone_and_together(builder, model, thinned(samples))
+
+
+@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("fusion", ["graph", "concat"])
+def test_every_readout(fusion: str, readout: str, make_test_model: Make, samples: list[TokenizedSample]) -> None:
+    builder, model = make_test_model("hub", fusion=fusion, readout=readout)
+    check_alone_and_together(builder, model, thinned(samples))
+    check_shapes_and_shares(fusion, builder, model, samples)
 
 
 def check_alone_and_together(builder: GraphBuilder, model: FusionModel, rows: list[TokenizedSample]) -> None:
