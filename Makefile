@@ -45,6 +45,7 @@ gpu:  ## on a machine with a GPU and no installs: its tests, the demo and epochs
 tables: $(READY)  ## make the published tables again from the committed runs
 	$(BIN)/python benchmarks/engine.py --table
 	$(BIN)/python benchmarks/attention_modes.py --table
+	$(BIN)/python benchmarks/engine_options.py --table
 	$(BIN)/python benchmarks/fusion_strategies.py --table
 	$(BIN)/python benchmarks/shared_trunk.py --table
 	$(BIN)/python benchmarks/attention.py --table
