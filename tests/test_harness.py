@@ -520,6 +520,22 @@ def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert len(results.read(path)) == 40
 
 
+def test_clusters_of_many_runs_are_kept_once(tmp_path: Path) -> None:
+    clusters = [pack_clusters([(f"film {k // n}",) for k in range(600)]) for n in (2, 3)]
+    made = [{"data": "d", "model": m, "seed": k, "clusters": clusters[m == "b"]} for m in "ab" for k in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: results.append(tmp_path / f"{row['model']}.csv", row), made))
+    results.append(tmp_path / "a.csv", {"data": "d", "model": "without", "seed": 0, "clusters": ""})
+    found = [r for name in "ab" for r in results.read(tmp_path / f"{name}.csv")]
+    assert {(r["model"], r["clusters"]) for r in found} == {("a", clusters[0]), ("b", clusters[1]), ("without", "")}
+    assert all(text not in path.read_text() for path in tmp_path.glob("*.csv") for text in clusters)
+    kept = (tmp_path / "clusters.json").read_text()
+    assert [kept.count(text) for text in clusters] == [1, 1]
+    (tmp_path / "clusters.json").unlink()
+    with pytest.raises(ValueError, match=r"a\.csv names clusters \w+, which clusters.json beside it lacks"):
+        results.read(tmp_path / "a.csv")
+
+
 def test_late_fusion_finds_or_makes_its_members(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "ProcessPoolExecutor", Inline)
     entry = Entry("toy", lambda _: data, lambda d, s: controls.with_controls(d, {**SMALL, "dim": 16}, s), 1)
