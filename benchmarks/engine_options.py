@@ -25,8 +25,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "graph": {},
     "attention readout": {"readout": "attention"},
     "hub readout": {"readout": "hub"},
-    "recurrent readout": {"readout": "recurrent"},
-    "recurrent readout, within": {"readout": "recurrent", "graph": "within"},
     "1 layer": {"layers": 1},
     "3 layers": {"layers": 3},
     "dropout 0.1": {"dropout": 0.1},

@@ -22,7 +22,7 @@ class ModelConfig:
     `fusion` the strategy; `attention` the mode of a message-passing layer (`gat`, `gatv2` or `dot`), and
     `relation_attention` that of some relations by their name, for example `{"full": "dot"}`. `feedforward` is the width of
     hidden layers inside the fusion strategy; 0 leaves it to the strategy. `readout` says how the nodes of a type become one
-    vector: `mean`, `attention` (a learned share each), `recurrent` (in their order) or `hub` (from the hub nodes alone).
+    vector: `mean`, `attention` (a learned share each) or `hub` (from the hub nodes alone).
     `fusion_options` are those that a strategy has beside these, for example `{"segment": 8}` of `split_sequence` or
     `{"alpha": {"title": 2.0, "photo": 1.0}}` of `weighted_sum`.
     """

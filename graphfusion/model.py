@@ -40,7 +40,7 @@ class FusionModel(nn.Module):
         return fused
 
     def logits(self, batch: GraphBatch) -> dict[str, Tensor]:
-        """Target → logits."""
+        """Target → logits, (B, K) of K classes or labels, (B,) of a number; (B, M, K + 1) of a vote (`VotingTask`)."""
         fused = self(batch)
         return {name: task(fused) for name, task in self.tasks.items()}
 
@@ -126,8 +126,9 @@ def strategy_options(config: ModelConfig) -> dict[str, Any]:
 
 def unused_settings(config: ModelConfig) -> dict[str, Any]:
     """The settings that differ from their defaults and change nothing for the fusion strategy: name → value."""
-    values, usual = vars(config), vars(ModelConfig())
-    return {n: values[n] for n in ignored_by(_strategy(config)) if values[n] != usual[n]}
+    values, usual, strategy = vars(config), vars(ModelConfig()), _strategy(config)
+    ignored = (*ignored_by(strategy), *["readout"] * (config.readout == "hub" and not strategy.edges))  # read as mean
+    return {n: values[n] for n in ignored if values[n] != usual[n]}
 
 
 def _strategy(config: ModelConfig) -> type[FusionStrategy]:

@@ -363,8 +363,9 @@ class FusionPredictor:
         return out
 
     def modality_weights(self, table: Any, **options: Unpack[RowOptions]) -> Any:
-        """How much each modality counts for each row: modality → (rows,), 0 where it is missing, NaN in a row left out; with
-        several targets a mapping of such. Options: see `predict`.
+        """The weight that each modality has in what is made of each row (its coefficient in a sum, its mean gate, its part of a
+        vote; not what it adds to the answer): modality → (rows,), 0 where it is missing, NaN in a row left out; with several
+        targets a mapping of such. Options: see `predict`.
 
         Raises:
             ConfigError: the fusion strategy does not weigh modalities.

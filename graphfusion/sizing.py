@@ -42,8 +42,8 @@ def matched_feedforward(
     `table` and `media_root` are what `FusionPredictor.fit` takes. Of more than 500 rows, 500 are drawn, always the same:
     vocabularies grow with more, alike in both predictors where they read the same columns. The predictors stay as they are.
 
-    Of any two strategies with equal settings, the smaller can be given the parameters of the larger. The reverse often cannot:
-    `feedforward=1` still has the parts that it does not widen.
+    Of any two strategies with equal settings and layers, one can be given the parameters of the other: the smaller those of the
+    larger. The reverse often cannot: `feedforward=1` still has the parts that it does not widen; the error says so.
 
     Raises:
         ConfigError: no width comes within 5 %.
@@ -54,9 +54,10 @@ def matched_feedforward(
     if abs(size(width) / wanted - 1) <= CLOSE:
         return width
     where = "any feedforward" if size(2 * width) == size(width) else f"feedforward={width}"
+    advice = "give the other one its size (exchange the two)" if size(width) > wanted else "change dim or layers of one"
     raise ConfigError(
         f"feedforward: expected within {CLOSE:.0%} of the {wanted:,} parameters of fusion={like.config.model.fusion!r}, "
-        f"got {size(width):,} at best, of fusion={predictor.config.model.fusion!r} with {where}; change dim or layers of one."
+        f"got {size(width):,} at best, of fusion={predictor.config.model.fusion!r} with {where}; {advice}."
     )
 
 

@@ -73,7 +73,7 @@ def test_nothing_else_changes() -> None:
 def test_too_large_beside_the_other() -> None:
     message = (
         r"feedforward: expected within 5% of the [\d,]+ parameters of fusion='concat', got [\d,]+ at best, of fusion='graph' "
-        r"with feedforward=1; change dim or layers of one\."
+        r"with feedforward=1; give the other one its size \(exchange the two\)\."
     )
     with pytest.raises(ConfigError, match=message):
         matched_feedforward(predictor(dim=32), predictor("concat"), ROWS)

@@ -21,6 +21,8 @@ class BilinearFusion(PooledFusion):
     P and S where none is there.
     """
 
+    leaves_out = True
+
     def __init__(
         self, builder: GraphBuilder, dim: int, feedforward: int = 0, dropout: float = 0.0, **settings: Any
     ) -> None:

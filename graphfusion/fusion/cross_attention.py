@@ -23,13 +23,14 @@ class CrossAttentionFusion(FusionStrategy):
     the MLP; 0 for 2 · dim. With the attention readout, pool weighs x_i + c_i; with the mean it is mean x + mean c.
 
     Absent modality: no tokens to attend to. Where that of the query is absent, s is the mean of the readouts of those that are
-    there; a learned vector where none is. What reads the others out then has learned from such rows alone: train with
+    there; 0 where none is. What reads the others out then has learned from such rows alone: train with
     `modality_dropout` where the query may be withheld.
 
     Raises:
         ConfigError: `query` is no modality.
     """
 
+    leaves_out = True
     ignores = ("layers",)
 
     def __init__(

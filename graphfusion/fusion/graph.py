@@ -21,7 +21,7 @@ class GraphFusion(TokenFusion):
     Veličković et al. 2018, Brody et al. 2022 or Vaswani et al. 2017; summed over relations as in Schlichtkrull et al. 2018), a
     readout per node type, and one vector from all readouts.
 
-    `readout`: `mean`, `attention` or `recurrent` per type, joined by two layers; `hub` takes the unified vector from the hub nodes
+    `readout`: `mean` or `attention` per type, joined by two layers; `hub` takes the unified vector from the hub nodes
     alone (and means per type). `attention`: a mode of `HeteroAttention`, or one for each edge type. `feedforward`: as in
     `HeteroLayer`. Absent modality: 0 rows in every layer; its readout is a learned vector.
 
@@ -130,7 +130,10 @@ class GATv2Fusion(GraphFusion):
 class HGTFusion(GraphFusion):
     """`GraphFusion` with the messages of the heterogeneous graph transformer (Hu et al. 2020): a_ij = softmax over the edges of
     all relations of (K_s x_j) A_r (Q_t x_i) μ_r / √C (`HGTAttention`). Norms, mlps and readouts are the engine's, so that the
-    messages alone differ; dropout leaves a_ij alone. Not over learned relations. Absent modality: as in `GraphFusion`.
+    messages alone differ; dropout leaves a_ij alone. Absent modality: as in `GraphFusion`.
+
+    Raises:
+        ConfigError: a learned relation.
     """
 
     layer = HGTLayer
@@ -140,7 +143,10 @@ class HGTFusion(GraphFusion):
 class RGCNFusion(GraphFusion):
     """`GraphFusion` with the messages of the relational graph convolution (Schlichtkrull et al. 2018):
     W_0 x_i + Σ_r mean_j W_r x_j, no attention (`RGCNConvolution`). Norms, mlps and readouts are the engine's, so that the messages
-    alone differ. Not over learned relations. Absent modality: as in `GraphFusion`.
+    alone differ. Absent modality: as in `GraphFusion`.
+
+    Raises:
+        ConfigError: a learned relation.
     """
 
     layer = RGCNLayer

@@ -24,6 +24,7 @@ class LowRankTensorFusion(PooledFusion):
         ConfigError: `rank` is below 1.
     """
 
+    leaves_out = True
     checks: ClassVar = {"rank": from_one}
 
     def __init__(

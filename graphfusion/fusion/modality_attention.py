@@ -15,7 +15,7 @@ class ModalityAttentionFusion(PooledFusion):
     """h = Σ_m a_m norm(f_m(h_m)) with a = softmax_m(q · k_m / √D), q = Q [h_1; …; h_M], k_m = K_m h_m: the query depends on the
     sample, so the weights do too (scaled dot product: Vaswani et al. 2017; over modalities: Hori et al. 2017,
     Attention-based multimodal fusion for video description). f_m are two layers, `feedforward` wide (0: 2 · dim); norm is a layer
-    norm without parameters, so that a says what counts.
+    norm without parameters, so that a, not the scale of f_m, is the coefficient of the sum (see `WeightedSumFusion`).
 
     Absent modality: left out of the softmax; the query sees its learned vector. h = 0 where none is there.
     """

@@ -24,6 +24,7 @@ class OutputFusion(FusionStrategy):
     β).
     """
 
+    leaves_out = True
     weighs = True
     ignores = ("layers",)
     vote = "average"
@@ -40,7 +41,8 @@ class OutputFusion(FusionStrategy):
         features = in_order(features, self.types)
         readouts = self.read(features, batch)
         for m in self.modalities:
-            readouts[m] = readouts[m] + self.maps[m](readouts[m])
+            there = (batch.nodes[m].ptr.diff() > 0)[:, None]
+            readouts[m] = (readouts[m] + self.maps[m](readouts[m])) * there
         vectors = torch.stack([readouts[m] for m in self.modalities], dim=1)
         equal = equal_shares(self.present(batch), vectors)
         unified = (equal[:, :, None] * vectors).sum(1)
@@ -48,8 +50,8 @@ class OutputFusion(FusionStrategy):
 
 
 class SoftVoteFusion(OutputFusion):
-    """`OutputFusion` by the mean of probabilities: p = Σ_m p_m / M (soft vote; sum rule of Kittler et al. 1998). Absent modality:
-    the mean is over the others.
+    """`OutputFusion` by the mean of probabilities: p = Σ_m p_m / M (soft vote; sum rule of Kittler et al. 1998); of a number,
+    which has none, `output_average`. Absent modality: the mean is over the others.
     """
 
     vote = "soft"
@@ -58,6 +60,9 @@ class SoftVoteFusion(OutputFusion):
 class HardVoteFusion(OutputFusion):
     """`OutputFusion` by the most frequent answer: argmax_c Σ_m 1[y_m = c] (majority vote: Kittler et al. 1998); even votes go to
     the larger mean probability. Absent modality: it has no vote.
+
+    Raises:
+        ConfigError: a target is a number (from its task, once the table is read).
     """
 
     vote = "hard"
@@ -66,6 +71,9 @@ class HardVoteFusion(OutputFusion):
 class WeightedVoteFusion(OutputFusion):
     """`OutputFusion` by p = Σ_m β_m p_m (linear opinion pool: Stone 1961), β on the simplex fitted on validation rows when the
     fit ends (stacking: Wolpert 1992). Absent modality: it has no answer, the other β are scaled up to sum 1.
+
+    Raises:
+        ConfigError: a fit has no validation rows (from `FusionPredictor.fit`).
     """
 
     vote = "weighted"

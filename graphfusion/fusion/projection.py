@@ -17,6 +17,8 @@ class ProjectionFusion(PooledFusion):
     `dim` adds parameters but no functions. Absent modality: the mean is over the others; h is the bias of W where there are none.
     """
 
+    leaves_out = True
+
     def __init__(
         self, builder: GraphBuilder, dim: int, feedforward: int = 0, dropout: float = 0.0, **settings: Any
     ) -> None:

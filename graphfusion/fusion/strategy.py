@@ -31,8 +31,9 @@ MOST = 1_000_000
 class FusionStrategy(nn.Module):
     """Contract: `Strategy(builder, dim, **settings)`, then `forward(GraphBatch, features) -> FusedGraph`.
 
-    Every strategy has a part whose width is `feedforward` (0: its own choice), so that any two can be given the same number of
-    parameters. `readout`: `mean`, `attention` or `recurrent`; strategies without hub nodes take `hub` as `mean`.
+    Every strategy has a part whose width is `feedforward` (0: its own choice; where that part is its layers, `layers` must not
+    be 0), so that any two can be given the same number of parameters. `readout`: `mean` or `attention`; strategies without hub
+    nodes take `hub` as `mean`.
 
     Raises:
         ConfigError: a setting that no strategy has.
@@ -50,6 +51,8 @@ class FusionStrategy(nn.Module):
     """Options of the class that it is made from which it sets itself."""
     checks: ClassVar[Mapping[str, Callable[[str, Any], None]]] = {}
     """Option → what refuses a value that no table could make right: (name, value)."""
+    leaves_out = False
+    """Whether an absent modality is left out of what is made: its readout is zeros, since nothing could learn a vector for it."""
     vote = ""
     """How a task joins the answers of the modalities, where each has one of its own; see `VotingTask`."""
 
@@ -69,9 +72,14 @@ class FusionStrategy(nn.Module):
             raise ConfigError(unknown_name("readout", readout, (*READOUTS, "hub")))
         kind = READOUTS["mean" if readout == "hub" else readout]
         self.readouts = TypedModules({name: kind(dim, heads) for name in self.types})
+        for part in self.readouts.parts if self.leaves_out else ():
+            del part.absent
+            part.register_buffer("absent", torch.zeros(dim), persistent=False)
 
     def read(self, states: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, Tensor]:
-        """states[type] (N, D) → a vector of each type and sample (B, D); a learned one where the sample has no node."""
+        """states[type] (N, D) → a vector of each type and sample (B, D). Where the sample has no node a learned one, or zeros
+        (`leaves_out`).
+        """
         return {name: self.readouts[name](h, batch.nodes[name].ptr) for name, h in states.items()}
 
     def present(self, batch: GraphBatch) -> Tensor:

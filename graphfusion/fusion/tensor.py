@@ -28,6 +28,8 @@ class TensorFusion(PooledFusion):
         ConfigError: more than ten modalities.
     """
 
+    leaves_out = True
+
     def __init__(
         self, builder: GraphBuilder, dim: int, feedforward: int = 0, dropout: float = 0.0, **settings: Any
     ) -> None:

@@ -28,8 +28,10 @@ class WeightedSumFusion(PooledFusion):
     representation by a sum: Baltrušaitis et al. 2019, Multimodal machine learning: a survey and taxonomy).
 
     f_m are two layers, `feedforward` wide (0: 2 · dim), into a common space; norm is a layer norm without parameters, since
-    otherwise f_m could take over the scale and α would say nothing. Absent modality: left out, the other α scaled up to sum 1;
-    h = 0 where none is there.
+    otherwise f_m could take over the scale and α would say nothing. α is a coefficient of the sum, not what a modality adds to
+    the answer: a vector without information may keep a large one, as on CMU-MOSI (`benchmarks/README.md`).
+
+    Absent modality: left out, the other α scaled up to sum 1; h = 0 where none is there.
 
     Args:
         alpha: fixed weights, modality → weight, scaled to sum 1; None to learn them. A modality of weight 0 counts only where
@@ -39,6 +41,7 @@ class WeightedSumFusion(PooledFusion):
         ConfigError: fixed weights are not one a modality, not finite, negative, or all 0.
     """
 
+    leaves_out = True
     weighs = True
     checks: ClassVar = {"alpha": _check_alpha}
 
@@ -79,6 +82,9 @@ class WeightedSumFusion(PooledFusion):
 class MeanFusion(WeightedSumFusion):
     """h = 1/M Σ_m norm(f_m(h_m)): `WeightedSumFusion` with equal weights that stay (Baltrušaitis et al. 2019). Absent modality:
     left out of the mean.
+
+    Raises:
+        ConfigError: `alpha` is given.
     """
 
     not_options = ("alpha",)

@@ -1,7 +1,7 @@
 """Nodes of one type → one vector a sample, also for a sample that has none.
 
-Letters: `N` nodes, `B` samples, `D` features. A sample without nodes gets a learned vector, not zeros: "there is no
-sound" must not look like a silent sound.
+Letters: `N` nodes, `B` samples, `D` features. A sample without nodes gets `absent`, a learned vector: "there is no sound" must
+not look like a silent sound. (Strategies that leave out what is absent put zeros there, which they do not read.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from graphfusion.errors import ConfigError
-from graphfusion.nn.recurrent import run_recurrent
 from graphfusion.nn.segment import segment_mean, segment_softmax, segment_sum
 
 
@@ -52,26 +51,6 @@ class AttentionReadout(nn.Module):
         return torch.where((ptr.diff() > 0)[:, None], read, self.absent.to(read.dtype))
 
 
-class RecurrentReadout(nn.Module):
-    """Last states of a bidirectional LSTM over a sample's nodes in their order (a sequence's, a raster's, that of columns), D / 2
-    wide a direction, projected: (N, D), ptr → (B, D).
-
-    The LSTM aggregator of Hamilton et al. 2017 (Inductive representation learning on large graphs), whose nodes had no order.
-    """
-
-    def __init__(self, dim: int, heads: int = 1) -> None:
-        super().__init__()
-        width = (dim + 1) // 2
-        self.network = nn.LSTM(dim, width, bidirectional=True)
-        self.out = nn.Linear(2 * width, dim)
-        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
-
-    def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
-        """See the class."""
-        read = self.out(run_recurrent(self.network, x, ptr)[1])
-        return torch.where((ptr.diff() > 0)[:, None], read, self.absent.to(read.dtype))
-
-
 class HubReadout(nn.Module):
     """The `hubs` hub nodes of each sample side by side, projected: (B · hubs, D), ptr → (B, D)."""
 
@@ -86,8 +65,7 @@ class HubReadout(nn.Module):
         return out
 
 
-READOUTS: dict[str, type[MeanReadout] | type[AttentionReadout] | type[RecurrentReadout]] = {
+READOUTS: dict[str, type[MeanReadout] | type[AttentionReadout]] = {
     "mean": MeanReadout,
     "attention": AttentionReadout,
-    "recurrent": RecurrentReadout,
 }

@@ -33,7 +33,7 @@ class Task(Protocol):
         """Raw cells → targets with one row a sample; None = unknown."""
 
     def forward(self, fused: FusedGraph) -> Tensor:
-        """Logits."""
+        """Logits: (B, K) of K classes or labels, (B,) of a number; (B, M, K + 1) of a vote (see there)."""
 
     def known(self, target: Tensor) -> Tensor:
         """(B,) whether a sample takes part in the loss."""

@@ -23,7 +23,11 @@ UNSEEN = -2
 
 
 class ClassificationTask(nn.Module):
-    """Cross-entropy over `classes` from the unified representation."""
+    """Cross-entropy over `classes` from the unified representation.
+
+    Raises:
+        SchemaError: fewer than two classes.
+    """
 
     primary = "accuracy"
 

@@ -17,7 +17,11 @@ from graphfusion.tasks.prediction import Prediction
 
 
 class MultiLabelTask(nn.Module):
-    """Binary cross-entropy for each of `classes` from the unified representation."""
+    """Binary cross-entropy for each of `classes` from the unified representation.
+
+    Raises:
+        SchemaError: no class.
+    """
 
     primary = "micro_f1"
 

@@ -31,7 +31,8 @@ EVERY = pytest.mark.parametrize("fusion", sorted(FUSIONS))
 GRAPHS = {"graph", "gat", "gatv2", "hgt", "rgcn"}
 VOTES = {name for name, kind in FUSIONS.items() if kind.vote}
 LEFT_OUT = {*VOTES, "weighted_sum", "mean", "projection", "tensor", "low_rank_tensor", "bilinear", "cross_attention"}
-"""Strategies that leave an absent modality out, without a learned vector for it (but where nothing is there)."""
+"""Strategies that leave an absent modality out: it has zeros where others have a learned vector."""
+SMALL: dict[str, Any] = {"columns": SCHEMA, "dim": 16, "heads": 2, "dropout": 0.0}
 Make = Callable[..., Any]
 
 
@@ -113,6 +114,9 @@ def test_what_is_of_no_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "of no use to gated: graph='full', attention='dot', layers=3\n" in capsys.readouterr().out
     gf.FusionPredictor("label", fusion="graph", attention="dot", **options).fit(make_rows(8))
     assert "of no use" not in capsys.readouterr().out
+    for fusion, told in (("concat", True), ("graph", False)):
+        gf.FusionPredictor("label", fusion=fusion, readout="hub", **options).fit(make_rows(8))
+        assert ("of no use to concat: readout='hub'\n" in capsys.readouterr().out) == told
     with pytest.raises(ConfigError, match=r"unknown relation 'fulll'. Did you mean 'full'"):
         gf.FusionPredictor("label", fusion="gated", relation_attention={"fulll": "dot"}, **options).fit(make_rows(8))
     with pytest.raises(ConfigError, match="hubs: expected 1 or more, since relations lead to hub nodes"):
@@ -163,8 +167,12 @@ def test_no_strategy_is_missing_from_the_words() -> None:
 @EVERY
 def test_its_docstring_says_what_it_is(fusion: str) -> None:
     told = vars(FUSIONS[fusion])["__doc__"]
-    assert re.search(r"[A-Z]\w+(\s+et\s+al\.)?\s+(19|20)\d\d\b", told), "its paper"
-    assert re.search(r"[=←] .*(Σ|softmax|tanh|argmax|[(\[].+[)\]])|W_0.*Σ", told), "its formula"
+    assert re.search(r"\b[A-Z]\w+(\s+et\s+al\.|\s+&\s+[A-Z]\w+)\s+(19|20)\d\d\b|Stone 1961|Wolpert 1992", told), (
+        "its paper"
+    )
+    assert re.search(r"([=←]|argmax)[^\n]*(Σ|softmax|tanh|argmax|MLP|GELU|[⊗∘]|[A-Z]_?\w*[( ]+[hxXH])|W_0.*Σ", told), (
+        "its formula"
+    )
     assert "bsent modality:" in told or "Absent\n    modality:" in told, "what it does with an absent modality"
 
 
@@ -289,28 +297,40 @@ def test_gradients_reach_every_parameter(fusion: str, make_test_model: Make, sam
     torch.manual_seed(1)
     logits = model.logits(batch)["label"]
     (logits * torch.randn_like(logits)).sum().backward()
+    assert FUSIONS[fusion].leaves_out == (fusion in LEFT_OUT)
+    absent = [n for n, _ in model.fusion.named_parameters() if "absent" in n]
+    assert bool(absent) == (fusion not in LEFT_OUT), "nothing is kept that nothing can learn"
     spared = [".score.bias"]  # a softmax does not feel a bias
     hub = len(TYPES)
     if fusion in GRAPHS:  # hubs are never absent
         spared.append(f"fusion.readouts.parts.{hub}.absent")
     if fusion in ("graph", "gat"):  # of the hub to itself: the weight of a single edge is 1 whatever its score
         spared += [f"layers.{k}.attention.groups.0.query.{hub}" for k in range(2)]
-    if fusion in LEFT_OUT:
-        spared.append(".absent")
     idle = {n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)}
     assert not {name for name in idle if not any(part in name for part in spared)}
 
 
+@pytest.fixture(scope="module")
+def sizes() -> dict[str, int]:
+    """Every strategy → its number of parameters with `SMALL`, from the smallest."""
+    made = {
+        name: gf.count_parameters(gf.FusionPredictor("label", fusion=name, **SMALL), make_rows(8)) for name in FUSIONS
+    }
+    return dict(sorted(made.items(), key=lambda item: item[1]))
+
+
 @EVERY
-def test_any_two_can_have_as_many_parameters(fusion: str, make_test_model: Make) -> None:
+def test_any_two_can_have_as_many_parameters(fusion: str, sizes: dict[str, int]) -> None:
+    """The smaller as many as the larger: as the next in size, the largest of all, and a larger one yet."""
+
     def predictor(name: str, **settings: Any) -> gf.FusionPredictor:
-        return gf.FusionPredictor("label", columns=SCHEMA, fusion=name, dim=16, heads=2, dropout=0.0, **settings)
+        return gf.FusionPredictor("label", fusion=name, **SMALL, **settings)
 
-    def count(width: int, name: str = fusion) -> int:
-        return sum(p.numel() for p in make_test_model("hub", fusion=name, feedforward=width)[1].parameters())
-
-    width = gf.matched_feedforward(predictor(fusion), predictor("graph", feedforward=256), make_rows(8))
-    assert abs(count(width) / count(256, "graph") - 1) < 0.05
+    larger = [name for name, size in sizes.items() if size >= sizes[fusion] and name != fusion] or [fusion]
+    for other in (predictor(larger[0]), predictor(larger[-1]), predictor("graph", feedforward=256)):
+        width = gf.matched_feedforward(predictor(fusion), other, make_rows(8))
+        found = gf.count_parameters(predictor(fusion, feedforward=width), make_rows(8))
+        assert abs(found / gf.count_parameters(other, make_rows(8)) - 1) < 0.05
 
 
 @EVERY

@@ -40,8 +40,8 @@ from graphfusion.graph_builder import Full, GraphBatch, GraphBuilder, NodeStore
 from graphfusion.modalities import NodeType
 
 DIM = 8
-COUNTS = {"text": [3, 1, 0, 4], "image": [2, 0, 5, 3], "sound": [1, 2, 0, 6]}
-"""Tokens of four samples: one has all modalities twice, one lacks the image, one has the image alone."""
+COUNTS = {"text": [3, 1, 0, 4, 0], "image": [2, 0, 5, 3, 0], "sound": [1, 2, 0, 6, 0]}
+"""Tokens of five samples: two have all modalities, one lacks the image, one has the image alone, one has nothing."""
 
 
 def builder_of(names: tuple[str, ...] = tuple(COUNTS)) -> GraphBuilder:
@@ -71,12 +71,14 @@ def of_sample(batch: GraphBatch, features: Mapping[str, Tensor], b: int) -> dict
     return {n: x for n, x in cut.items() if len(x)}
 
 
-def check(fusion: Any, expected: Callable[[dict[str, Tensor]], Tensor]) -> FusedGraph:
-    """The unified vector of every sample is what `expected` makes of its own tokens."""
+def check(fusion: Any, expected: Callable[[dict[str, Tensor]], Tensor], nothing: Tensor | None = None) -> FusedGraph:
+    """The unified vector of every sample is what `expected` makes of its own tokens; `nothing`, if given, where there are none."""
     batch, features = batch_of(COUNTS)
     found: FusedGraph = fusion(batch, features)
     for b in range(len(batch)):
-        torch.testing.assert_close(found.unified[b], expected(of_sample(batch, features, b)), rtol=1e-4, atol=1e-5)
+        tokens = of_sample(batch, features, b)
+        wanted = expected(tokens) if tokens or nothing is None else nothing
+        torch.testing.assert_close(found.unified[b], wanted, rtol=1e-4, atol=1e-5)
     return found
 
 
@@ -163,11 +165,11 @@ def test_weighted_sum(kind: Any) -> None:
         alpha = torch.stack([score[n] for n in tokens]).softmax(0)
         return sum(a * normed(fusion.maps[n](x.mean(0))) for a, (n, x) in zip(alpha, tokens.items(), strict=True))  # type: ignore[return-value]
 
-    weights = check(fusion, expected).weights
+    weights = check(fusion, expected, nothing=torch.zeros(DIM)).weights
     assert weights["image"][1] == 0
     assert weights["image"][2] == 1
     if kind is MeanFusion:
-        assert weights["text"].tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1 / 3])
+        assert weights["text"].tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1 / 3, 0])
         assert "score" not in dict(fusion.named_parameters())
 
 
@@ -195,15 +197,19 @@ def test_fixed_weights() -> None:
 
 def test_projection() -> None:
     fusion = made(ProjectionFusion)
-    check(fusion, lambda t: fusion.back(torch.stack([fusion.maps[n](x.mean(0)) for n, x in t.items()]).mean(0)))
+
+    def expected(tokens: dict[str, Tensor]) -> Tensor:
+        return fusion.back(torch.stack([fusion.maps[n](x.mean(0)) for n, x in tokens.items()]).mean(0))  # type: ignore[no-any-return]
+
+    check(fusion, expected, nothing=fusion.back[1].bias)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_concat(layers: int) -> None:
     fusion = made(ConcatFusion, layers=layers, dropout=0.5, feedforward=5)
-    linear = [m for m in fusion.join.modules() if isinstance(m, torch.nn.Linear)]
+    linear = [m for m in fusion.mlp.modules() if isinstance(m, torch.nn.Linear)]
     assert len(linear) == layers + 1
-    assert sum(isinstance(m, torch.nn.Dropout) for m in fusion.join.modules()) == layers
+    assert sum(isinstance(m, torch.nn.Dropout) for m in fusion.mlp.modules()) == layers
 
     def expected(tokens: dict[str, Tensor]) -> Tensor:
         h = torch.cat([vector(fusion, tokens, n) for n in COUNTS])
@@ -222,8 +228,9 @@ def test_output() -> None:
         pooled = {n: x.mean(0) for n, x in tokens.items()}
         return torch.stack([h + fusion.maps[n](h) for n, h in pooled.items()]).mean(0)
 
-    found = check(fusion, expected)
-    assert found.weights["sound"].tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1 / 3])
+    found = check(fusion, expected, nothing=torch.zeros(DIM))
+    assert not any(r[4].any() for r in found.readouts.values())
+    assert found.weights["sound"].tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1 / 3, 0])
 
 
 def test_gated() -> None:
@@ -237,7 +244,7 @@ def test_gated() -> None:
         ]
         return fusion.back(sum(parts))
 
-    check(fusion, expected)
+    check(fusion, expected, nothing=fusion.back[1].bias)
 
 
 def test_modality_attention() -> None:
@@ -249,7 +256,7 @@ def test_modality_attention() -> None:
         values = torch.stack([normed(fusion.maps[n](x.mean(0))) for n, x in tokens.items()])
         return scores.softmax(0) @ values
 
-    check(fusion, expected)
+    check(fusion, expected, nothing=torch.zeros(DIM))
 
 
 def test_tensor() -> None:
@@ -387,7 +394,8 @@ def test_transformer(kind: Any, scale: float) -> None:
         states = dict(zip(tokens, fusion.norm(x).split([len(h) for h in tokens.values()]), strict=True))
         return fusion.join(torch.cat([vector(fusion, states, n) for n in COUNTS]))  # type: ignore[no-any-return]
 
-    check(fusion, expected)
+    absences = torch.cat([fusion.readouts[n].absent for n in COUNTS])
+    check(fusion, expected, nothing=fusion.join(absences))
 
 
 def test_transformer_equals_that_of_torch() -> None:
@@ -490,15 +498,14 @@ def test_cross_attention() -> None:
 
     def expected(tokens: dict[str, Tensor]) -> Tensor:
         if "text" not in tokens:
-            there = [x.mean(0) for n, x in tokens.items()] or [vector(fusion, tokens, "text")]
-            pooled = torch.stack(there).mean(0)
+            pooled = torch.stack([x.mean(0) for x in tokens.values()]).mean(0)
             return pooled + fusion.join(pooled)  # type: ignore[no-any-return]
         context = torch.cat([x for n, x in tokens.items() if n != "text"])
         x = tokens["text"]
         pooled = x.mean(0) + attend(fusion.attention, fusion.norms[0](x), fusion.norms[1](context), 2.0).mean(0)
         return pooled + fusion.join(pooled)  # type: ignore[no-any-return]
 
-    check(fusion, expected)
+    check(fusion, expected, nothing=fusion.join(torch.zeros(DIM)))
     types = {"photo": NodeType("image", (DIM,)), "words": NodeType("text", (DIM,))}
     assert CrossAttentionFusion(GraphBuilder(types, []), DIM).query == "words"
     assert CrossAttentionFusion(GraphBuilder(types, []), DIM, query="photo").query == "photo"
@@ -524,7 +531,8 @@ def test_split_sequence(segment: int) -> None:
         states = dict(zip(tokens, fusion.norm(x).split([len(h) for h in tokens.values()]), strict=True))
         return fusion.join(torch.cat([vector(fusion, states, n) for n in COUNTS]))  # type: ignore[no-any-return]
 
-    check(fusion, expected)
+    absences = torch.cat([fusion.readouts[n].absent for n in COUNTS])
+    check(fusion, expected, nothing=fusion.join(absences))
 
 
 def test_segments_by_hand() -> None:

@@ -60,11 +60,6 @@ def test_readouts_by_hand() -> None:
     by_hand = torch.cat([weight[:, :1].T @ values[:, :2], weight[:, 1:].T @ values[:, 2:]], dim=1)
     torch.testing.assert_close(out[2:], by_hand)
     torch.testing.assert_close(out[1], attention.absent)
-    recurrent = READOUTS["recurrent"](4)
-    read = [recurrent.network(part)[1][0].flatten() for part in (x[:2], x[2:])]  # last states, forth and back
-    torch.testing.assert_close(
-        recurrent(x, ptr), torch.stack([recurrent.out(read[0]), recurrent.absent, recurrent.out(read[1])])
-    )
     hub = HubReadout(4, hubs=2)
     torch.testing.assert_close(
         hub(torch.arange(16.0).view(4, 4), torch.tensor([0, 2, 4])), hub.linear(torch.arange(16.0).view(2, 8))
