@@ -14,8 +14,9 @@ The strongest three are those of digit_ops' validation rows. Runs that engine.cs
 left out on cmu_mosi, whose validation rows are blind; where it is not, the validation score in its row is that of equal weights,
 since its own are fitted on those rows. esc10 has one modality: its rows tell how tokens are mixed, not how modalities are fused.
 
-What a word costs: `python benchmarks/epochs.py --strategies`, side by side in one run. Times here are compared within a commit
-only. Memory of runs before commit 3ae1af6 is given less 290 MB of libraries (see engine.py).
+What a word costs: `python benchmarks/epochs.py --strategies`, side by side in one run; its table stands at the end of this one.
+Times of fits are compared within a commit only. Memory of runs before commit 3ae1af6 is given less 290 MB of libraries (see
+engine.py).
 
 Results: benchmarks/results/fusion_strategies.csv (one row a run), .md, .png, and fusion_strategies_weights.png: how the strategies
 that weigh modalities weigh them.
@@ -23,6 +24,7 @@ that weigh modalities weigh them.
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -136,9 +138,41 @@ def plot_weights(path: Path) -> None:
     figure.savefig(path.with_name(f"{path.stem}_weights.png"), dpi=110)
 
 
+def costs(path: Path) -> str:
+    """The table of what an epoch of each strategy takes, from the CSV of `epochs.py --strategies`; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = list(dict.fromkeys(r["rows_of"] for r in rows))
+    took = {(r["model"], r["rows_of"]): r["times_the_engine"] for r in rows}
+    lines = [
+        "### what an epoch costs",
+        f"| times the engine's | {' | '.join(f'rows of {kind}' for kind in kinds)} |",
+        f"| --- |{' --- |' * len(kinds)}",
+        *(
+            f"| {m} | {' | '.join(took.get((m, k), '–') for k in kinds)} |"
+            for m in dict.fromkeys(r["model"] for r in rows)
+        ),
+    ]
+    made = rows[0]
+    told = (
+        f"As many parameters within 5 %. Medians of {made['rounds']} interleaved rounds, one thread. {made['machine']}; "
+        f"{made['versions']}; commit {made['commit']}; `{made['command']}`."
+    )
+    return "\n".join([lines[0], "", *lines[1:], "", told, ""])
+
+
+def draw(path: Path) -> None:
+    """What this table has beside others: the weights, and what an epoch costs."""
+    plot_weights(path)
+    table = path.with_suffix(".md")
+    table.write_text("\n".join([table.read_text(), costs(path.with_name("strategy_epochs_cpu.csv"))]).rstrip() + "\n")
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """See the module; exit status as in `benchmarks.harness.command.main`."""
-    return main(NAME, __doc__, ENTRIES, arguments, also=plot_weights, columns=COLUMNS)
+    return main(NAME, __doc__, ENTRIES, arguments, also=draw, columns=COLUMNS)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -84,3 +85,18 @@ def test_the_strongest_stand_beside_the_controls(tmp_path: Path, monkeypatch: py
     assert models[-3:] == ["gated", "tensor", "mean"]
     assert {"graph", "no edges", "shuffled edges", "late fusion", "image", "transformer"} <= set(models)
     assert len(set(models)) == len(models)
+
+
+def test_what_an_epoch_costs(tmp_path: Path) -> None:
+    path = tmp_path / "strategy_epochs_cpu.csv"
+    assert script.costs(path) == ""
+    made = {"rounds": "3", "machine": "M", "versions": "V", "commit": "C", "command": "do"}
+    rows = [("demo", "graphfusion", "1"), ("demo", "mean", "0.5"), ("easy_vqa", "graphfusion", "1")]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["rows_of", "model", "times_the_engine", *made])
+        writer.writeheader()
+        writer.writerows(dict(zip(writer.fieldnames, row, strict=False)) | made for row in rows)
+    told = script.costs(path)
+    assert "| times the engine's | rows of demo | rows of easy_vqa |\n| --- | --- | --- |\n" in told
+    assert "\n| mean | 0.5 | – |\n" in told
+    assert "commit C; `do`" in told
