@@ -56,9 +56,9 @@ class TrainingConfig:
     without edges know `max_nodes` alone, however many pairs of tokens they look at. `accumulate` batches make one optimiser step;
     `clip` bounds the norm of its gradient (0: no bound).
     `augment` is the strength of random shifts and masks of training images and sounds (0: none). `modality_dropout` is the
-    chance that a training sample loses a given modality (never all of them). `patience` is in epochs, `time_limit` in seconds
-    (0: none), `warmup` a share of all steps. `save_every`: seconds between checkpoints within an epoch, beside the one at its
-    end. `worker_timeout`: seconds after which a worker of the loader that gives nothing counts as hanging. `deterministic`: on
+    chance that a training sample loses a given modality (never all of them). `patience` is in epochs (0: no end), `time_limit` in
+    seconds (0: none), `warmup` a share of all steps. `save_every`: seconds between checkpoints within an epoch, beside the one at
+    its end. `worker_timeout`: seconds after which a worker of the loader that gives nothing counts as hanging. `deterministic`: on
     a GPU too, the same fit gives the same bits, at some cost in speed; on a CPU it does anyway.
     """
 
@@ -135,7 +135,7 @@ class RunConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed: expected a whole number from 0, got {self.seed!r}.")
         values = {**vars(self.model), **vars(self.training)}
-        for name in ("dim", "heads", "epochs", "batch_size", "accumulate", "patience"):
+        for name in ("dim", "heads", "epochs", "batch_size", "accumulate"):
             if values[name] < 1:
                 raise ConfigError(f"{name}: expected a whole number from 1, got {values[name]}.")
         for name in ("dropout", "modality_dropout", "warmup", "label_smoothing"):
@@ -148,6 +148,7 @@ class RunConfig:
             "max_nodes",
             "max_edges",
             "feedforward",
+            "patience",
             "augment",
             "weight_decay",
             "clip",

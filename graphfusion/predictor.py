@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -73,6 +74,8 @@ from graphfusion.training.progress import FitProgress, MetricsLog
 
 SHOWN = 256
 """Rows that the summary of the graph counts."""
+FEW_STEPS, FEW_ROWS = 8, 50
+"""Steps of an epoch, and validation rows, below which chance decides how a fit ends."""
 
 
 class RowOptions(TypedDict, total=False):
@@ -236,6 +239,8 @@ class FusionPredictor:
         train = read.take(split_rows(len(read), float(order.valid), self.config.seed)[0]) if share else read
         pipeline = Pipeline.from_files(order.files, self.config) if order.files else self._learn(train)
         progress.say(f"{len(train)} training rows\n{pipeline.schema}")
+        if empty := [name for name, cells in train.columns.items() if all(cell is None for cell in cells)]:
+            progress.say(f"no training row has a value of {', '.join(empty)}")
         rows = self._rows_to_fit(pipeline, read, set(train.numbers), order, progress)
         state = self._train(pipeline, rows, order, progress)
         self.history = state.history
@@ -266,6 +271,8 @@ class FusionPredictor:
         of_held.incidents += strange
         progress.say(f"read: {self.report}" + ("" if of_held is self.report else f"\nvalidation: {of_held}"))
         progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
+        if few := _few(len(rows), len(held), self.config):
+            progress.say(few)
         if not rows:
             raise SchemaError("no row is left to train on.")
         if held and not any(_has_target(r) for r in held):
@@ -294,7 +301,9 @@ class FusionPredictor:
         budget = replace(budget, nodes=state.nodes, edges=state.edges)
         train = replace(train, budget=budget)
         if order.files:
-            progress.say(f"going on after step {state.step}, in epoch {state.epoch + 1}")
+            ended = state.stopped or state.epoch >= training.epochs
+            where = "where this fit ended" if ended else f"in epoch {state.epoch + 1}"
+            progress.say(f"going on after step {state.step}, {where}")
         log = MetricsLog(folder.path if folder else None, state.epoch)
         if folder and not order.files:
             folder.remove_checkpoints()
@@ -599,8 +608,25 @@ def _is_textual(spec: Input | Target | None) -> bool:
 
 def _counted(rows: Sequence[TokenizedSample]) -> str:
     """How many rows, and how many of them have no target."""
-    unlabelled = sum(not _has_target(r) for r in rows)
-    return f"{len(rows)} rows" + (f" ({unlabelled} without a target, which are not scored)" if unlabelled else "")
+    unlabelled, bare = sum(not _has_target(r) for r in rows), sum(not r.tokens for r in rows)
+    return (
+        f"{len(rows)} rows"
+        + (f" ({unlabelled} without a target, which are not scored)" if unlabelled else "")
+        + (f" ({bare} without any input)" if bare else "")
+    )
+
+
+def _few(train: int, held: int, config: RunConfig) -> str:
+    """What to change where so few rows make an epoch, or choose the best one, that chance ends a fit; empty where they do not."""
+    steps = math.ceil(train / (config.training.batch_size * config.training.accumulate))
+    found = []
+    if steps < FEW_STEPS:
+        found.append(f"an epoch has {steps} step{'s' * (steps > 1)}: a smaller batch_size makes more")
+    if 0 < held < FEW_ROWS and config.training.patience:
+        found.append(
+            f"{held} validation row{'s' * (held > 1)} choose the best epoch: a larger valid or patience lets chance end fewer fits"
+        )
+    return f"few rows; {'; '.join(found)}" if found else ""
 
 
 def _with_known_labels(

@@ -46,9 +46,12 @@ def matched_feedforward(
     larger. The reverse often cannot: `feedforward=1` still has the parts that it does not widen; the error says so.
 
     Raises:
-        ConfigError: no width comes within 5 %.
+        ConfigError: no width comes within 5 %, or one of the two is no predictor.
         TableError, SchemaError, CellError: as in `fit`.
     """
+    for given in (predictor, like):
+        if not isinstance(given, FusionPredictor):
+            raise ConfigError(f"matched_feedforward: expected two predictors, then the table; got {given!r}.")
     size, wanted = _sizes(predictor, table, media_root), _sizes(like, table, media_root)(like.config.model.feedforward)
     width = _nearest_width(size, wanted)
     if abs(size(width) / wanted - 1) <= CLOSE:

@@ -23,9 +23,12 @@ EXAMPLE = "graphfusion fit train.csv --target label --valid 0.1 --out runs/a --s
 def add_options(parser: Parser) -> None:
     """The table, what a run is, how it goes."""
     parser.epilog = (
-        f"settings; help(graphfusion.ModelConfig) and help(graphfusion.TrainingConfig) say what each is:\n{_settings()}"
+        "settings (fusion=help, graph=help, attention=help: an error that lists the words); help(graphfusion.ModelConfig) "
+        f"and help(graphfusion.TrainingConfig) say what each is:\n{_settings()}"
     )
-    parser.add_argument("table", metavar="TABLE", help="training rows: .csv, .jsonl or .parquet file")
+    parser.add_argument(
+        "table", metavar="TABLE", help="training rows: .csv, .tsv, .jsonl or .parquet file, or folder of classes"
+    )
     what = parser.add_argument_group("what to fit (each overrides the configuration file)")
     what.add_argument("--target", action="append", metavar="NAME", help="column to predict; again for another")
     what.add_argument("--config", type=Path, metavar="FILE",

@@ -52,6 +52,7 @@ OPTIONS: dict[str, str | Callable[[re.Match[str]], str]] = {
     rf"\bcolumns=\{{{_QUOTED}: (\w+)\((\w+)=({_QUOTED})\)\}}": lambda found: (
         "--columns " + shlex.quote(f"{ast.literal_eval(found[1])}={{kind: {_kind(found[2])}, {found[3]}: {found[4]}}}")
     ),
+    rf"\bcolumns=\{{{_QUOTED}: None\}}": lambda found: f"--columns {shlex.quote(f'{ast.literal_eval(found[1])}=none')}",
     r"\bcolumns=(?=[ .]|$)": "--columns",
     r"^(command line: unknown key .*) Write \w+: \{(\w+): …\}": r"\1 Write --set \2=…",
 }

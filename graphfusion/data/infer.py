@@ -36,6 +36,8 @@ from graphfusion.schema import (
 
 LOOK = 1000
 """Cells of a column that are looked at."""
+MANY = 20
+"""Different cells that are no accident."""
 MAX_CATEGORIES = 50
 MAX_INTEGER_CLASSES = 100
 
@@ -69,6 +71,12 @@ def infer_schema(
         values = [c for c in cells if c is not None][:LOOK]
         if values:
             inputs[name] = _input(name, values, table.root)
+            if _names_rows(inputs[name], values):
+                warnings.warn(
+                    f"every value of column {name!r} differs, as numbers and codes of rows do; pass columns={{{name!r}: None}} to "
+                    "leave it out.",
+                    stacklevel=4,
+                )
     return Schema(inputs, found.targets).override({name: spec for name, spec in given.items() if spec is not None})
 
 
@@ -91,6 +99,16 @@ def _target(name: str, cells: Sequence[Any]) -> Target:
     raise SchemaError(
         f"target {name!r}: cannot tell a class from a number, cells are of {', '.join(kinds)}; pass columns=."
     )
+
+
+def _names_rows(spec: Input, values: Sequence[Any]) -> bool:
+    """Whether the cells say which row it is, and nothing else: whole numbers that count, codes of one length."""
+    if len(values) < MANY or len(set(map(str, values))) < len(values):
+        return False
+    if isinstance(spec, Tabular) and all(isinstance(v, int) for v in values):
+        return bool(max(values) - min(values) < 2 * len(values))
+    codes = isinstance(spec, Text) and all(isinstance(v, str) and v.isascii() and not v.count(" ") for v in values)
+    return codes and len({len(v) for v in values}) == 1 and all(any(map(str.isdigit, v)) for v in values)
 
 
 def _warn_of_whole_numbers(name: str, values: Sequence[float]) -> None:

@@ -14,7 +14,7 @@ from graphfusion.nn import TypedModules
 
 class LowRankTensorFusion(PooledFusion):
     """h = W Σ_r v_r ∘_m (W_m^(r) [h_m; 1]) (Liu et al. 2018, Efficient low-rank multimodal fusion with modality-specific
-    factors): a linear map, whose weights have rank `rank`, of the tensor [h_1; 1] ⊗ … ⊗ [h_M; 1], which is not made. (That of
+    factors): a linear map, whose weights have rank `rank` (4), of the tensor [h_1; 1] ⊗ … ⊗ [h_M; 1], which is not made. (That of
     `TensorFusion` is of narrower z_m.)
 
     The product is `feedforward` wide (0: 2 · dim). Absent modality: its factor is that of [0; 1], so that the others' products

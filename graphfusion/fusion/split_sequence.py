@@ -15,7 +15,7 @@ from graphfusion.nn import run_recurrent, segment_mean, self_plan
 
 
 class SplitSequenceFusion(TransformerFusion):
-    """`TransformerFusion` with its one sequence of all tokens split into segments of `segment` tokens, the last one shorter.
+    """`TransformerFusion` with its one sequence of all tokens split into segments of `segment` tokens (16), the last one shorter.
 
     In each layer: multi-head attention within a segment, H_k = A(X_k); a GRU (Cho et al. 2014) over the means of a sample's
     segments, u_k = GRU(mean H_k, u_{k−1}), which begins with the state in which the GRU of the layer before ended; and what it says

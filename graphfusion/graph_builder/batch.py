@@ -39,6 +39,9 @@ class NodeStore:
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
+    def __repr__(self) -> str:
+        return f"NodeStore({len(self)} nodes of {len(self.ptr) - 1} samples, values {tuple(self.values.shape)})"
+
     @property
     def sample(self) -> Tensor:
         """(N,) sample of each node."""

@@ -15,6 +15,7 @@ from graphfusion.graph_builder.relations import Regular, Relation, relation_from
 from graphfusion.modalities import NodeType, Tokens
 from graphfusion.modalities.tokens import no_span, sequence
 from graphfusion.ops.hetero_attention.pairs import Broadcast, Dense, Pairs, Window
+from graphfusion.schema import TABLE
 
 HUB = "hub"
 """Node type of the hub nodes: `hubs` in every sample, also in one without any modality."""
@@ -44,7 +45,10 @@ class GraphBuilder:
             edge_type = (relation.source, relation.name, relation.target)
             for name in (relation.source, relation.target):
                 if name not in self.node_types:
-                    raise GraphError(f"relation {relation.name!r}: {unknown_name('node type', name, self.node_types)}")
+                    hint = f" A column of numbers is part of {TABLE!r}." if TABLE in self.node_types else ""
+                    raise GraphError(
+                        f"relation {relation.name!r}: {unknown_name('node type', name, self.node_types)}{hint}"
+                    )
             if edge_type in self.relations:
                 raise GraphError(f"two relations make the edge type {edge_type}; give one of them another name=.")
             self.relations[edge_type] = relation
@@ -100,6 +104,9 @@ class GraphBuilder:
             count = int(self._count(relation, packed).sum())
             each = count / max(len(packed[target]), 1)
             lines.append(f"  edge {f'{source} -{name}-> {target}':<28} {count:>9,}  {each:>8.1f} a target")
+        reached = {target for _, _, target in self.relations}
+        if alone := [name for name in packed if name not in reached and name != HUB]:
+            lines += [f"  no edge leads to {', '.join(alone)}"] * bool(reached)
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _end_epoch(fit: Fit, state: FitState, entry: dict[str, Any], around: Surroun
     state.history.append(entry)
     _keep_best(fit, state, entry)
     waited = state.epoch - state.best_epoch
-    if not state.stopped and waited >= fit.config.patience and state.epoch < fit.config.epochs:
+    if not state.stopped and 0 < fit.config.patience <= waited and state.epoch < fit.config.epochs:
         state.stopped = f"no better validation score for {waited} epochs"
     around.log.write(state.history)
 

@@ -155,7 +155,8 @@ def _parse(text: str, delimiter: str, as_text: Sequence[str]) -> pa.Table:
 
     return arrow_csv.read_csv(
         io.BytesIO(text.encode()),
-        read_options=arrow_csv.ReadOptions(block_size=BLOCK),
+        # a thread of Arrow's that still holds the bytes when Python ends aborts the process
+        read_options=arrow_csv.ReadOptions(block_size=BLOCK, use_threads=False),
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(
             strings_can_be_null=True, null_values=MISSING, column_types={name: pa.string() for name in as_text}

@@ -114,7 +114,7 @@ class Table:
         spare = [name for name in self.columns if name not in read and name not in schema.targets]
         folded = {name.lower().strip(): name for name in spare}
         for name in dict.fromkeys(read):
-            near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.8) if name not in self.columns else []
+            near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.65) if name not in self.columns else []
             if near:
                 warnings.warn(f"column {name!r} is missing in every row; is {folded[near[0]]!r} meant?", stacklevel=3)
 

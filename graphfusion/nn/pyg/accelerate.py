@@ -32,11 +32,13 @@ def accelerate(module: nn.Module) -> nn.Module:
     use the original.
 
     Raises:
-        ConfigError: nothing in `module` can be accelerated.
+        ConfigError: nothing in `module` can be accelerated, or it is no module.
         GraphError: (in a call) an edge names a node that is not there.
     """
     from torch_geometric.nn import HeteroConv
 
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"accelerate: expected a PyTorch module, got {module!r}.")
     memo = _kept_as_they_are(module)
     left: list[str] = []
     taken = 0
