@@ -55,6 +55,32 @@ def test_your_own_table(tables: None) -> None:
     assert len(space["p"].predict("new.csv")) == 40  # type: ignore[attr-defined]
 
 
+SMALL = "epochs=1, dim=16, heads=2"
+
+
+def test_weights_of_tokens(tables: None, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"epochs": 1, "dim": 16, "heads": 2, "fusion": "co_attention"}
+    p = graphfusion.FusionPredictor("label", **settings).fit("train.csv", valid=None, quiet=True)
+    caption = Path("new.csv").read_text().splitlines()[1].partition(",")[0]
+    exec(block_with("token_weights").replace("a red kettle on the stove", caption), {"p": p})
+    printed = capsys.readouterr().out
+    assert re.findall(r"'(\w+)', ", printed) == caption.split()
+    weights = p.token_weights("new.csv")["caption"][0]
+    assert weights is not None
+    assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_comparison(tables: None, capsys: pytest.CaptureFixture[str]) -> None:
+    code = block_with("matched_feedforward").replace('FusionPredictor("label"', f'FusionPredictor("label", {SMALL}')
+    exec(
+        code.replace("range(3)", "range(2)"),
+        {"graphfusion": graphfusion, "FusionPredictor": graphfusion.FusionPredictor},
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["gated", "0"], ["gated", "1"], ["graph", "0"], ["graph", "1"]]
+    assert all(0 <= float(line.split()[2]) <= 1 for line in lines)
+
+
 def test_the_same_without_python(tables: None, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("graphfusion ")]
     assert [c[1] for c in commands] == ["fit", "predict", "evaluate", "doctor"]
