@@ -147,7 +147,7 @@ def costs(path: Path) -> str:
     kinds = list(dict.fromkeys(r["rows_of"] for r in rows))
     took = {(r["model"], r["rows_of"]): r["times_the_engine"] for r in rows}
     lines = [
-        "### what an epoch costs",
+        "\n### what an epoch costs",
         f"| times the engine's | {' | '.join(f'rows of {kind}' for kind in kinds)} |",
         f"| --- |{' --- |' * len(kinds)}",
         *(
@@ -163,11 +163,10 @@ def costs(path: Path) -> str:
     return "\n".join([lines[0], "", *lines[1:], "", told, ""])
 
 
-def draw(path: Path) -> None:
-    """What this table has beside others: the weights, and what an epoch costs."""
+def draw(path: Path) -> str:
+    """What this table has beside others: the weights as a picture, and below it what an epoch costs."""
     plot_weights(path)
-    table = path.with_suffix(".md")
-    table.write_text("\n".join([table.read_text(), costs(path.with_name("strategy_epochs_cpu.csv"))]).rstrip() + "\n")
+    return costs(path.with_name("strategy_epochs_cpu.csv"))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

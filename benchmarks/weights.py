@@ -48,10 +48,10 @@ def weights_by_letters(predictor: FusionPredictor, table: Any) -> list[dict[str,
     """For each number of letters that the column `word` shows and each modality: rows, mean weight, share of right answers."""
     letters = np.array([sum(c != "_" for c in word) for word in table.column("word")])
     right = np.array(predictor.predict(table)) == np.array(table.column(predictor.targets[0]))
-    found = []
+    found, weights = [], predictor.modality_weights(table)
     for count in sorted(set(letters.tolist())):
         here = letters == count
-        for modality, weight in predictor.modality_weights(table).items():
+        for modality, weight in weights.items():
             mean, accuracy = float(weight[here].mean()), float(right[here].mean())
             row = {"letters": count, "rows": int(here.sum()), "modality": modality}
             found.append({**row, "weight": round(mean, 4), "accuracy": round(accuracy, 4)})

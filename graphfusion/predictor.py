@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from graphfusion.config import MOST_EDGES, MOST_NODES, PRESETS, RunConfig
+from graphfusion.config import MOST_EDGES, MOST_NODES, PRESETS, RunConfig, TrainingConfig
 from graphfusion.data import Budget, Incident, Report, Table, read_table, split_rows
 from graphfusion.encoders import ENCODERS
 from graphfusion.errors import CheckpointError, ConfigError, GraphFusionError, SchemaError, unknown_name
@@ -239,7 +239,7 @@ class FusionPredictor:
         train = read.take(split_rows(len(read), float(order.valid), self.config.seed)[0]) if share else read
         pipeline = Pipeline.from_files(order.files, self.config) if order.files else self._learn(train)
         progress.say(f"{len(train)} training rows\n{pipeline.schema}")
-        if empty := [name for name, cells in train.columns.items() if all(cell is None for cell in cells)]:
+        if empty := [name for name in self._looked_for(train) if all(cell is None for cell in train.columns[name])]:
             progress.say(f"no training row has a value of {', '.join(empty)}")
         rows = self._rows_to_fit(pipeline, read, set(train.numbers), order, progress)
         state = self._train(pipeline, rows, order, progress)
@@ -257,6 +257,13 @@ class FusionPredictor:
             )
             order.folder.finish(pipeline, Report(self.report.seen, [*self.report.incidents, *apart]))
 
+    def _looked_for(self, table: Table) -> list[str]:
+        """The columns of a table that are not left out on purpose."""
+        given = self.columns
+        if isinstance(given, Schema):
+            return [name for name in table.columns if name in given.inputs]
+        return [name for name in table.columns if name not in given or given[name] is not None]
+
     def _rows_to_fit(self, pipeline: Pipeline, read: Table, own: set[int], order: Order, progress: FitProgress) -> Rows:
         """The table's rows, those of the numbers `own` to train on; and the validation rows. What is wrong with them is told."""
         rows, self.report = pipeline.tokenize(read, order.on_error, True, self._budget(), progress)
@@ -271,8 +278,6 @@ class FusionPredictor:
         of_held.incidents += strange
         progress.say(f"read: {self.report}" + ("" if of_held is self.report else f"\nvalidation: {of_held}"))
         progress.say(f"{_counted(rows)} to train on" + (f", {_counted(held)} to validate on" if held else ""))
-        if few := _few(len(rows), len(held), self.config):
-            progress.say(few)
         if not rows:
             raise SchemaError("no row is left to train on.")
         if held and not any(_has_target(r) for r in held):
@@ -304,6 +309,9 @@ class FusionPredictor:
             ended = state.stopped or state.epoch >= training.epochs
             where = "where this fit ended" if ended else f"in epoch {state.epoch + 1}"
             progress.say(f"going on after step {state.step}, {where}")
+        steps = math.ceil(len(train.plan(self.config.seed, 0)) / training.accumulate)
+        if few := _few(steps, sum(map(_has_target, rows.held)), training):
+            progress.say(few)
         log = MetricsLog(folder.path if folder else None, state.epoch)
         if folder and not order.files:
             folder.remove_checkpoints()
@@ -616,13 +624,12 @@ def _counted(rows: Sequence[TokenizedSample]) -> str:
     )
 
 
-def _few(train: int, held: int, config: RunConfig) -> str:
-    """What to change where so few rows make an epoch, or choose the best one, that chance ends a fit; empty where they do not."""
-    steps = math.ceil(train / (config.training.batch_size * config.training.accumulate))
+def _few(steps: int, held: int, training: TrainingConfig) -> str:
+    """What to change where an epoch has so few steps, or so few rows choose the best one, that chance ends a fit; else empty."""
     found = []
-    if steps < FEW_STEPS:
+    if steps < FEW_STEPS and training.batch_size > 1:
         found.append(f"an epoch has {steps} step{'s' * (steps > 1)}: a smaller batch_size makes more")
-    if 0 < held < FEW_ROWS and config.training.patience:
+    if 0 < held < FEW_ROWS and training.patience:
         found.append(
             f"{held} validation row{'s' * (held > 1)} choose the best epoch: a larger valid or patience lets chance end fewer fits"
         )

@@ -37,10 +37,14 @@ def test_few_steps_and_few_validation_rows(capsys: pytest.CaptureFixture[str]) -
     assert "few rows; 9 validation rows choose" in said(capsys, rows(81), rows(9), batch_size=8)
     assert "few rows" not in said(capsys, rows(81), rows(50), batch_size=8)
     assert "few rows" not in said(capsys, rows(81), rows(9), batch_size=8, patience=0)
+    assert "few rows" not in said(capsys, rows(81), max_nodes=60)  # six nodes a row: nine steps
+    assert "few rows" not in said(capsys, rows(2), batch_size=1)
+    unlabelled = [{**r, "label": None} for r in rows(60)]
+    assert "few rows; 5 validation rows choose" in said(capsys, rows(81), rows(5) + unlabelled, batch_size=8)
 
 
 def test_patience_of_0_never_ends_a_fit() -> None:
-    learns_nothing = {**SMALL, "epochs": 9, "lr": 1e-12}
+    learns_nothing = {**SMALL, "epochs": 9, "lr": 0.0}
     for patience, ran in ((2, 3), (0, 9)):
         fit = gf.FusionPredictor("label", columns=COLUMNS, **learns_nothing, patience=patience)
         assert len(fit.fit(rows(12), valid=rows(4), quiet=True).history) == ran
@@ -74,6 +78,7 @@ def test_a_column_of_nearly_the_name_that_is_looked_for() -> None:
         (list(range(40, 0, -1)), True),
         ([f"x-{i:05}" for i in range(40)], True),
         (list(range(19)), False),
+        (list(range(1500)) * 2, False),
         ([3 * i for i in range(40)], False),
         ([i / 2 for i in range(40)], False),
         ([i // 2 for i in range(40)], False),

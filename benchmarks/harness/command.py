@@ -37,11 +37,12 @@ def main(
     doc: str | None,
     entries: Sequence[Entry],
     arguments: Sequence[str] | None = None,
-    also: Callable[[Path], None] = lambda _: None,
+    also: Callable[[Path], str] = lambda _: "",
     reference: str = "",
     columns: Sequence[str] = CONTROLS,
 ) -> int:
-    """`name`: of the files in benchmarks/results; `also` draws more from the CSV; `reference` and `columns`: see `table`. Exit
+    """`name`: of the files in benchmarks/results; `also` draws more from the CSV, and gives what is to stand below
+    the tables; `reference` and `columns`: see `table`. Exit
     status 1 if a run failed, 2 if there is nothing to show.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,9 +65,8 @@ def main(
     if not rows:
         print(f"{path}: no runs yet")
         return 2
-    path.with_suffix(".md").write_text(table(rows, reference, columns))
     plot(rows, path.with_suffix(".png"))
-    also(path)
+    path.with_suffix(".md").write_text(table(rows, reference, columns) + also(path))
     names = {e.name for e in chosen} if options.only else {r["data"] for r in rows}
     print(table([r for r in rows if r["data"] in names], reference, columns))
     return 1 if failures else 0

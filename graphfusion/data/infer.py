@@ -49,7 +49,7 @@ def infer_schema(
     value.
 
     Texts with at most 50 different values in which values recur are categories; a target of whole numbers with at most
-    100 different values is a class.
+    100 different values is a class. A warning tells of columns that look like names of rows.
 
     Raises:
         SchemaError: a target or a column of `columns` is not in the table, or a column is of no known kind.
@@ -71,10 +71,10 @@ def infer_schema(
         values = [c for c in cells if c is not None][:LOOK]
         if values:
             inputs[name] = _input(name, values, table.root)
-            if _names_rows(inputs[name], values):
+            if _names_rows(inputs[name], cells):
                 warnings.warn(
-                    f"every value of column {name!r} differs, as numbers and codes of rows do; pass columns={{{name!r}: None}} to "
-                    "leave it out.",
+                    f"every value of column {name!r} differs, as numbers and codes of rows do; if it is such, leave it out: pass "
+                    f"columns={{{name!r}: None}}.",
                     stacklevel=4,
                 )
     return Schema(inputs, found.targets).override({name: spec for name, spec in given.items() if spec is not None})
@@ -101,14 +101,20 @@ def _target(name: str, cells: Sequence[Any]) -> Target:
     )
 
 
-def _names_rows(spec: Input, values: Sequence[Any]) -> bool:
-    """Whether the cells say which row it is, and nothing else: whole numbers that count, codes of one length."""
-    if len(values) < MANY or len(set(map(str, values))) < len(values):
+def _names_rows(spec: Input, cells: Sequence[Any]) -> bool:
+    """Whether the cells look like names of rows: all different, and whole numbers that count or codes of one length."""
+    values = [c for c in cells if c is not None]
+    if len(values) < MANY or not isinstance(spec, Tabular | Text):
         return False
     if isinstance(spec, Tabular) and all(isinstance(v, int) for v in values):
-        return bool(max(values) - min(values) < 2 * len(values))
-    codes = isinstance(spec, Text) and all(isinstance(v, str) and v.isascii() and not v.count(" ") for v in values)
-    return codes and len({len(v) for v in values}) == 1 and all(any(map(str.isdigit, v)) for v in values)
+        return bool(len(set(values)) == len(values) > (max(values) - min(values)) / 2)
+    codes = isinstance(spec, Text) and all(isinstance(v, str) and v.isascii() and " " not in v for v in values)
+    return (
+        codes
+        and len({len(v) for v in values}) == 1
+        and all(any(map(str.isdigit, v)) for v in values)
+        and len(set(values)) == len(values)
+    )
 
 
 def _warn_of_whole_numbers(name: str, values: Sequence[float]) -> None:

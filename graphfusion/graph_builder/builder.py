@@ -105,8 +105,9 @@ class GraphBuilder:
             each = count / max(len(packed[target]), 1)
             lines.append(f"  edge {f'{source} -{name}-> {target}':<28} {count:>9,}  {each:>8.1f} a target")
         reached = {target for _, _, target in self.relations}
-        if alone := [name for name in packed if name not in reached and name != HUB]:
-            lines += [f"  no edge leads to {', '.join(alone)}"] * bool(reached)
+        alone = [name for name in packed if name not in reached and name != HUB]
+        if reached and alone:
+            lines.append(f"  no edge leads to {', '.join(alone)}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Nodes of one type → one vector a sample, also for a sample that has none.
 
 Letters: `N` nodes, `B` samples, `D` features. A sample without nodes gets `absent`, a learned vector: "there is no sound" must
-not look like a silent sound. (Strategies that leave out what is absent put zeros there, which they do not read.)
+not look like a silent sound. (Strategies that leave out what is absent put zeros there, which add nothing.)
 """
 
 from __future__ import annotations

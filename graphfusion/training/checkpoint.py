@@ -24,7 +24,7 @@ from torch import Tensor
 from graphfusion.errors import CheckpointError, GraphFusionError
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 FILE_NAME = re.compile(r"\w[\w-]*\.(json|safetensors)", re.ASCII)
 """What a file of a saved folder is called; a manifest with any other name is refused."""
 TENSOR_NAME = re.compile(r"[\w.-]+", re.ASCII)
