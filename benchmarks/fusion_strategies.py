@@ -139,7 +139,10 @@ def plot_weights(path: Path) -> None:
 
 
 def costs(path: Path) -> str:
-    """The table of what an epoch of each strategy takes, from the CSV of `epochs.py --strategies`; empty where there is none."""
+    """The table of what an epoch of each strategy takes, from the CSV of `epochs.py --strategies` beside this one; empty where
+    there is none.
+    """
+    path = path.with_name("strategy_epochs_cpu.csv")
     if not path.is_file():
         return ""
     with path.open(newline="") as file:
@@ -163,15 +166,9 @@ def costs(path: Path) -> str:
     return "\n".join([lines[0], "", *lines[1:], "", told, ""])
 
 
-def draw(path: Path) -> str:
-    """What this table has beside others: the weights as a picture, and below it what an epoch costs."""
-    plot_weights(path)
-    return costs(path.with_name("strategy_epochs_cpu.csv"))
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """See the module; exit status as in `benchmarks.harness.command.main`."""
-    return main(NAME, __doc__, ENTRIES, arguments, also=draw, columns=COLUMNS)
+    return main(NAME, __doc__, ENTRIES, arguments, also=plot_weights, below=costs, columns=COLUMNS)
 
 
 if __name__ == "__main__":

@@ -127,8 +127,9 @@ def strategy_options(config: ModelConfig) -> dict[str, Any]:
 def unused_settings(config: ModelConfig) -> dict[str, Any]:
     """The settings that differ from their defaults and change nothing for the fusion strategy: name → value."""
     values, usual, strategy = vars(config), vars(ModelConfig()), _strategy(config)
-    ignored = (*ignored_by(strategy), *["readout"] * (config.readout == "hub" and not strategy.edges))  # read as mean
-    return {n: values[n] for n in ignored if values[n] != usual[n]}
+    unused = {n: values[n] for n in ignored_by(strategy) if values[n] != usual[n]}
+    no_hubs = config.readout == "hub" and not strategy.edges  # it is taken as mean then
+    return {**unused, "readout": "hub"} if no_hubs else unused
 
 
 def _strategy(config: ModelConfig) -> type[FusionStrategy]:

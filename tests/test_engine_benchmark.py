@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +20,8 @@ from benchmarks.harness.scores import right_items, unpack_clusters
 from benchmarks.recipes import load_recipe
 from graphfusion.data.recipe import write_tables
 from tests.conftest import Inline, png, wav
+
+ROOT = Path(__file__).parents[1]
 
 
 def cell(column: str, label: int, rng: np.random.Generator) -> Any:
@@ -117,3 +121,18 @@ def test_mixtures_give_each_kind_of_relation_its_mode(tmp_path: Path) -> None:
     assert found["image", "full", "question"] == "dot"
     assert found["image", "grid", "image"] == "gat"
     assert {r.model for r in attention_modes.digit_ops(data, 0)} == {"gat", "gatv2", "dot"}
+
+
+@pytest.mark.parametrize("name", ["attention_modes", "engine_options", "shared_trunk"])
+def test_a_committed_table_is_drawn_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = ROOT / "benchmarks" / "results"
+    for file in (f"{name}.csv", "clusters.json"):
+        shutil.copy(results / file, tmp_path)
+    monkeypatch.setattr("sys.argv", [name, "--table", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name="__main__")
+    assert not stop.value.code
+    drawn = {path.name for path in results.glob(f"{name}*") if path.suffix in (".md", ".png")}
+    assert drawn <= {path.name for path in tmp_path.iterdir()}
+    made, committed = ((folder / f"{name}.md").read_text().split("\n|") for folder in (tmp_path, results))
+    assert [row.split("|")[0] for row in made] == [row.split("|")[0] for row in committed]

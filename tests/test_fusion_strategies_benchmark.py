@@ -89,14 +89,15 @@ def test_the_strongest_stand_beside_the_controls(tmp_path: Path, monkeypatch: py
 
 def test_what_an_epoch_costs(tmp_path: Path) -> None:
     path = tmp_path / "strategy_epochs_cpu.csv"
-    assert script.costs(path) == ""
+    table = tmp_path / "fusion_strategies.csv"
+    assert script.costs(table) == ""
     made = {"rounds": "3", "machine": "M", "versions": "V", "commit": "C", "command": "do"}
     rows = [("demo", "graphfusion", "1"), ("demo", "mean", "0.5"), ("easy_vqa", "graphfusion", "1")]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["rows_of", "model", "times_the_engine", *made])
         writer.writeheader()
         writer.writerows(dict(zip(writer.fieldnames, row, strict=False)) | made for row in rows)
-    told = script.costs(path)
+    told = script.costs(table)
     assert "| times the engine's | rows of demo | rows of easy_vqa |\n| --- | --- | --- |\n" in told
     assert "\n| mean | 0.5 | – |\n" in told
     assert "commit C; `do`" in told

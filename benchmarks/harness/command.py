@@ -37,13 +37,13 @@ def main(
     doc: str | None,
     entries: Sequence[Entry],
     arguments: Sequence[str] | None = None,
-    also: Callable[[Path], str] = lambda _: "",
+    also: Callable[[Path], None] = lambda _: None,
+    below: Callable[[Path], str] = lambda _: "",
     reference: str = "",
     columns: Sequence[str] = CONTROLS,
 ) -> int:
-    """`name`: of the files in benchmarks/results; `also` draws more from the CSV, and gives what is to stand below
-    the tables; `reference` and `columns`: see `table`. Exit
-    status 1 if a run failed, 2 if there is nothing to show.
+    """`name`: of the files in benchmarks/results; `also` draws more from the CSV; `below` gives what stands below the tables;
+    `reference` and `columns`: see `table`. Exit status 1 if a run failed, 2 if there is nothing to show.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the sources; without it recipes download what they can")
@@ -65,8 +65,9 @@ def main(
     if not rows:
         print(f"{path}: no runs yet")
         return 2
+    path.with_suffix(".md").write_text(table(rows, reference, columns) + below(path))
     plot(rows, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(table(rows, reference, columns) + also(path))
+    also(path)
     names = {e.name for e in chosen} if options.only else {r["data"] for r in rows}
     print(table([r for r in rows if r["data"] in names], reference, columns))
     return 1 if failures else 0

@@ -34,10 +34,8 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 def read(path: Path) -> list[dict[str, str]]:
     """The runs of a CSV, with their clusters; none if it is not there. ValueError without the clusters that a row names."""
     rows = _lines(path)
-    texts = {
-        "": "",
-        **_texts(path.with_name(CLUSTERS)),
-    }  # after the rows: a writer adds clusters before the row that names them
+    # after the rows: a writer adds clusters before the row that names them
+    texts = {"": "", **_texts(path.with_name(CLUSTERS))}
     if missing := {row.get("clusters") or "" for row in rows} - texts.keys():
         raise ValueError(
             f"{path} names clusters {', '.join(sorted(missing))}, which {CLUSTERS} beside it lacks; copy both files"
